@@ -1,0 +1,1 @@
+"""Base models: reading checkpoints, their families, key maps, text encoders, tokenizers and VAE."""
