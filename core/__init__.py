@@ -1,0 +1,1 @@
+"""The training core: it imports no host and no user interface."""

@@ -1,0 +1,8 @@
+"""The repository's root is the package: its folders become lora_loop.core and so on."""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=["lora_loop", *(f"lora_loop.{name}" for name in find_packages(include=["core*"]))],
+    package_dir={"lora_loop": "."},
+)
