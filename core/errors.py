@@ -2,7 +2,7 @@
 
 
 class TrainerError(Exception):
-    """What went wrong, with the file or setting, its value, what was expected and what to do about it."""
+    """What went wrong: the file or setting, its value, what was expected, what to do about it."""
 
 
 class ConfigError(TrainerError):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 Level = Literal["info", "warning", "error"]
-Phase = Literal["text", "latents", "train", "save", "preview"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseStarted:
-    """A phase ("text", "latents", "train", "save" or "preview") begins; `total` counts its parts."""
+    """A phase ("text", "latents", "train", "save", "preview") begins; `total` counts its parts."""
 
     name: str
     total: int
@@ -90,7 +89,7 @@ OnEvent = Callable[[Event], None]
 StopFlag = Callable[[], bool]
 
 
-def ignore(event: Event) -> None:  # noqa: ARG001 - the signature of OnEvent
+def ignore(event: Event) -> None:
     """Listen to nothing."""
 
 

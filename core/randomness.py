@@ -1,4 +1,4 @@
-"""Chance as a function of (seed, purpose, position): nothing is drawn from the process's streams."""
+"""Chance as a function of (seed, purpose, position), never of the process's own streams."""
 
 import hashlib
 import json
