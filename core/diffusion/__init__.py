@@ -1,0 +1,1 @@
+"""Pure math of diffusion: schedule, noise, timesteps, targets, losses and samplers."""
