@@ -1,0 +1,74 @@
+"""The blocks of a U-Net as block weights know them, and which block a layer lies in."""
+
+import re
+from collections.abc import Iterable
+
+BASE = "BASE"
+"""The text encoder, or all of them."""
+
+
+def _run(prefix: str, first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}{index:02}" for index in range(first, last + 1))
+
+
+ORDERS: dict[int, tuple[str, ...]] = {
+    17: (BASE, "IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "M00", *_run("OUT", 3, 11)),
+    26: (BASE, *_run("IN", 0, 11), "M00", *_run("OUT", 0, 11)),
+    12: (BASE, "IN04", "IN05", "IN07", "IN08", "M00", *_run("OUT", 0, 5)),
+    20: (BASE, *_run("IN", 0, 8), "M00", *_run("OUT", 0, 8)),
+}
+"""Vector length -> its blocks in order, as the lora-block-weight extension has them."""
+
+LENGTHS: dict[str, tuple[int, int]] = {"sd1": (17, 26), "sdxl": (12, 20)}
+"""Family -> the lengths that fit it: blocks with attention only, and every block."""
+
+_EVERY = ORDERS[26]
+
+_TEXT_ENCODER = re.compile(r"(?:lora_)?(?:te[12]?|text_encoder(?:_[12])?)_")
+_UNET = re.compile(r"(?:lora_)?unet_")
+_PART = re.compile(
+    r"(?:(?P<conv_in>conv_in)|(?P<middle>mid_block|middle_block)"
+    r"|input_blocks_(?P<input>\d+)|output_blocks_(?P<output>\d+)"
+    r"|(?P<side>down|up)_blocks_(?P<level>\d+)_(?P<kind>attentions|resnets|downsamplers|upsamplers)"
+    r"_(?P<index>\d+))(?:_|$)"
+)
+
+
+def block_of(name: str) -> str | None:
+    """Return the block of a layer ("IN04"), None where it belongs to none (time embedding, ...).
+
+    name is a path ("unet.mid_block.attentions.0.proj_in") or a key of a network file
+    ("lora_unet_mid_block_attentions_0_proj_in", in diffusers' or in LDM's naming).
+    """
+    flat = name.replace(".", "_")
+    if _TEXT_ENCODER.match(flat):
+        return BASE
+    unet = _UNET.match(flat)
+    part = _PART.match(flat, unet.end()) if unet else None
+    return _unet_block(part) if part else None
+
+
+def in_order(blocks: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct blocks in the order of a full vector."""
+    return tuple(sorted(set(blocks), key=_EVERY.index))
+
+
+def _unet_block(part: re.Match[str]) -> str | None:
+    if part["conv_in"]:
+        return "IN00"
+    if part["middle"]:
+        return "M00"
+    if part["input"]:
+        return _known(f"IN{int(part['input']):02}")
+    if part["output"]:
+        return _known(f"OUT{int(part['output']):02}")
+    level, index = int(part["level"]), int(part["index"])
+    if part["kind"] in {"downsamplers", "upsamplers"}:
+        index = 2
+    if part["side"] == "down":
+        return _known(f"IN{1 + 3 * level + index:02}")
+    return _known(f"OUT{3 * level + index:02}")
+
+
+def _known(block: str) -> str | None:
+    return block if block in _EVERY else None

@@ -1,0 +1,271 @@
+"""The network: all adapters of one training, attached to a base model and taken off again."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..config import NetworkConfig
+from ..errors import ConfigError
+from ..randomness import generator
+from .block_weights import BlockWeights
+from .blocks import block_of, in_order
+from .lora import AdapterWeights, LoRALayer, LoRAWeights, check_fit, init_lora, weight_of, wrap
+from .targets import Slot, find_slots
+
+PARTS = ("unet", "text_encoder")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strength:
+    """The user's factors at use: one for each part of the base model, and one for each block."""
+
+    unet: float = 1.0
+    text_encoder: float = 1.0
+    block_weights: BlockWeights | None = None
+
+    def of(self, path: str) -> float:
+        """Return the strength of one adapter: its part's times its block's."""
+        part = self.unet if path.startswith("unet.") else self.text_encoder
+        block_weights = self.block_weights
+        return part if block_weights is None else part * block_weights.ratio(block_of(path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    """One layer's factors and alpha."""
+
+    down: nn.Parameter
+    up: nn.Parameter
+    alpha: float
+
+    def weights(self) -> AdapterWeights:
+        return AdapterWeights(self.down.detach(), self.up.detach(), self.alpha)
+
+
+class Network:
+    """Adapters by path ("unet.<path>", "text_encoder.<path>"), fp32 factors that are trained.
+
+    The factors live here; a base model only borrows them while the network is attached, and is
+    afterwards, also after an error, exactly as it was. Strengths are numbers on the live layers:
+    setting them moves no tensor. Training is done at strength 1, the default.
+    """
+
+    def __init__(self, adapters: Mapping[str, AdapterWeights]):
+        if not adapters:
+            raise ConfigError("the network has no adapter: the base model has no layer for it")
+        self._adapters = {
+            path: _Adapter(_trainable(a.down_RI), _trainable(a.up_OR), a.alpha)
+            for path, a in adapters.items()
+        }
+        self._layers: dict[str, LoRALayer] = {}
+        self._borrowed: list[Slot] = []
+        self._strength = Strength()
+
+    @classmethod
+    def create(
+        cls, targets: Mapping[str, nn.Module], config: NetworkConfig, seed: int
+    ) -> "Network":
+        """Make a fresh network, which changes nothing yet, for those targets that config wants.
+
+        What a layer starts with depends on the seed and its path alone. ConfigError where no
+        target is left.
+        """
+        wanted = {"unet": config.unet, "text_encoder": config.text_encoder}
+        adapters = {}
+        for path, base in targets.items():
+            if wanted[_part(path)]:
+                down, up = init_lora(base, config.rank, generator(seed, f"adapter {path}"))
+                device = weight_of(base).device
+                adapters[path] = AdapterWeights(down.to(device), up.to(device), config.alpha)
+        return cls(adapters)
+
+    @classmethod
+    def from_weights(
+        cls, targets: Mapping[str, nn.Module], weights: Mapping[str, AdapterWeights]
+    ) -> "Network":
+        """Make a network from the weights of a file. ConfigError where they do not fit targets."""
+        adapters = {}
+        _require_known(weights, targets)
+        for path, adapter in weights.items():
+            _check_fit(path, targets[path], adapter)
+            device = weight_of(targets[path]).device
+            down = adapter.down_RI.to(device, torch.float32, copy=True)
+            up = adapter.up_OR.to(device, torch.float32, copy=True)
+            adapters[path] = AdapterWeights(down, up, adapter.alpha)
+        return cls(adapters)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The adapted layers."""
+        return tuple(self._adapters)
+
+    @property
+    def strength(self) -> Strength:
+        """The strengths that are set."""
+        return self._strength
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Return every factor as "<path>.down" and "<path>.up", in a fixed order."""
+        named = {}
+        for path, adapter in self._adapters.items():
+            named[f"{path}.down"] = adapter.down
+            named[f"{path}.up"] = adapter.up
+        return named
+
+    def parameters_by_part(self) -> dict[str, list[nn.Parameter]]:
+        """Return the factors of the U-Net's and of the text encoder's adapters."""
+        parts: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}
+        for name, parameter in self.named_parameters().items():
+            parts[_part(name)].append(parameter)
+        return parts
+
+    def count_parameters(self) -> int:
+        """Return how many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.named_parameters().values())
+
+    def load_parameters(self, tensors: Mapping[str, Tensor]) -> None:
+        """Overwrite every factor, by the names of named_parameters; all must be there and fit."""
+        own = self.named_parameters()
+        _require_known(tensors, own)
+        _require_known(own, tensors)
+        for name, parameter in own.items():
+            if tensors[name].shape != parameter.shape:
+                raise ConfigError(
+                    f"{name} has shape {tuple(tensors[name].shape)}; this network's has "
+                    f"{tuple(parameter.shape)}. Rank and base model must be the same."
+                )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(tensors[name])
+
+    def blocks(self) -> tuple[str, ...]:
+        """Return the blocks that hold adapters, in the order of a block-weight vector."""
+        found = (block_of(path) for path in self._adapters)
+        return in_order(block for block in found if block is not None)
+
+    def attach(self, unet: nn.Module | None, text_encoder: nn.Module | None) -> None:
+        """Put the adapters of the given parts into a base model; nothing happens on an error.
+
+        ConfigError where this network is attached already, where another one is, or where an
+        adapter does not fit.
+        """
+        if self._layers:
+            raise ConfigError("this network is attached already; detach it first")
+        slots = find_slots(unet, text_encoder)
+        given = {"unet": unet, "text_encoder": text_encoder}
+        own = {path: a for path, a in self._adapters.items() if given[_part(path)] is not None}
+        _require_known(own, slots)
+        layers = {}
+        for path, adapter in own.items():
+            base, weights = slots[path].layer, adapter.weights()
+            _check_fit(path, base, weights)
+            factors = LoRAWeights(adapter.down, adapter.up)
+            layers[path] = wrap(base, factors, weights.scale, self._strength.of(path))
+        for path, layer in layers.items():
+            self._borrowed.append(slots[path])
+            setattr(slots[path].parent, slots[path].name, layer)
+        self._layers = layers
+
+    def detach(self) -> None:
+        """Put the base model's own layers back; without effect where nothing is attached."""
+        while self._borrowed:
+            slot = self._borrowed.pop()
+            setattr(slot.parent, slot.name, slot.layer)
+        self._layers = {}
+
+    @contextmanager
+    def attached(self, unet: nn.Module | None, text_encoder: nn.Module | None) -> Iterator[None]:
+        """Attach for the length of a with block."""
+        self.attach(unet, text_encoder)
+        try:
+            yield
+        finally:
+            self.detach()
+
+    def set_strength(
+        self,
+        unet: float = 1.0,
+        text_encoder: float = 1.0,
+        block_weights: BlockWeights | None = None,
+    ) -> None:
+        """Set how strongly the adapters act from the next call on."""
+        strength = Strength(unet=unet, text_encoder=text_encoder, block_weights=block_weights)
+        self._apply(strength)
+
+    @contextmanager
+    def with_block_weights(
+        self,
+        block_weights: BlockWeights | None,
+        unet: float = 1.0,
+        text_encoder: float = 1.0,
+    ) -> Iterator[None]:
+        """Set the strengths for the length of a with block, and the former ones after it."""
+        former = self._strength
+        self.set_strength(unet, text_encoder, block_weights)
+        try:
+            yield
+        finally:
+            self._apply(former)
+
+    def _apply(self, strength: Strength) -> None:
+        self._strength = strength
+        for path, layer in self._layers.items():
+            layer.strength = strength.of(path)
+
+    def weights(self) -> dict[str, AdapterWeights]:
+        """Return the factors as they are now, without a copy and without gradients."""
+        return {path: adapter.weights() for path, adapter in self._adapters.items()}
+
+    def bake(
+        self,
+        block_weights: BlockWeights | None = None,
+        unet: float = 1.0,
+        text_encoder: float = 1.0,
+    ) -> dict[str, AdapterWeights]:
+        """Return weights that do at strength 1 what these strengths do, in fp32.
+
+        The strength goes into `up`, alpha stays; adapters at 0 are dropped. ConfigError where
+        none is left.
+        """
+        strength = Strength(unet=unet, text_encoder=text_encoder, block_weights=block_weights)
+        baked = {
+            path: AdapterWeights(a.down_RI.clone(), a.up_OR * strength.of(path), a.alpha)
+            for path, a in self.weights().items()
+            if strength.of(path) != 0
+        }
+        if not baked:
+            label = block_weights.label if block_weights is not None else "strength 0"
+            raise ConfigError(
+                f"nothing is left to bake: {label} turns off every block that this network has "
+                f"({', '.join(self.blocks())}). Choose weights that leave at least one of them on."
+            )
+        return baked
+
+
+def _trainable(factor: Tensor) -> nn.Parameter:
+    return nn.Parameter(factor.detach().to(torch.float32))
+
+
+def _part(path: str) -> str:
+    return path.partition(".")[0]
+
+
+def _check_fit(path: str, base: nn.Module, adapter: AdapterWeights) -> None:
+    try:
+        check_fit(base, adapter.lora)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _require_known(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError that counts and names what is not known."""
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        raise ConfigError(
+            f"{len(unknown)} adapted layers are not in this base model ({shown}): the network was "
+            "made for another model family or with other settings. Use the one it was made for."
+        )

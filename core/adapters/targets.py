@@ -1,0 +1,75 @@
+"""Which layers of a base model carry an adapter, under names that do not depend on a library."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import nn
+
+from ..errors import ConfigError
+from .lora import LoRALayer, weight_of
+
+_TRANSFORMER = r"(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+"
+_INSIDE = r"transformer_blocks\.\d+\.(?:attn[12]\.(?:to_[qkv]|to_out\.0)|ff\.net\.(?:0\.proj|2))"
+_UNET_TARGET = re.compile(rf"{_TRANSFORMER}\.(?:proj_in|proj_out|{_INSIDE})")
+_TEXT_TARGET = re.compile(
+    r"(?:text_model\.)?"
+    r"(encoder\.layers\.\d+\.(?:self_attn\.(?:[qkv]_proj|out_proj)|mlp\.fc[12]))"
+)
+
+
+class Slot(NamedTuple):
+    """Where a layer sits: an attribute of its parent module."""
+
+    parent: nn.Module
+    name: str
+    layer: nn.Module
+
+
+def find_targets(unet: nn.Module | None, text_encoder: nn.Module | None) -> dict[str, nn.Module]:
+    """Return the layers that LoRA adapts, keyed "unet.<path>" and "text_encoder.<path>".
+
+    unet has diffusers' names: attention, feed-forward and the projections of every transformer
+    (192 layers for SD1). text_encoder is a CLIPTextModel: attention and MLP (6 a layer); its
+    path is `text_model.encoder...` also where the library's module tree lacks `text_model`.
+    ConfigError where a layer cannot be adapted, or is adapted already.
+    """
+    return {path: slot.layer for path, slot in find_slots(unet, text_encoder).items()}
+
+
+def find_slots(unet: nn.Module | None, text_encoder: nn.Module | None) -> dict[str, Slot]:
+    """Return what find_targets finds, with the place where each layer sits."""
+    slots = {}
+    for root, paths in ((unet, _unet_paths(unet)), (text_encoder, _text_paths(text_encoder))):
+        for path, actual in paths:
+            assert root is not None
+            parent, _, name = actual.rpartition(".")
+            slots[path] = Slot(root.get_submodule(parent), name, root.get_submodule(actual))
+    for path, slot in slots.items():
+        _check(path, slot.layer)
+    return slots
+
+
+def _unet_paths(unet: nn.Module | None) -> Iterator[tuple[str, str]]:
+    for name, _ in unet.named_modules() if unet is not None else ():
+        if _UNET_TARGET.fullmatch(name):
+            yield f"unet.{name}", name
+
+
+def _text_paths(text_encoder: nn.Module | None) -> Iterator[tuple[str, str]]:
+    for name, _ in text_encoder.named_modules() if text_encoder is not None else ():
+        match = _TEXT_TARGET.fullmatch(name)
+        if match:
+            yield f"text_encoder.text_model.{match[1]}", name
+
+
+def _check(path: str, layer: nn.Module) -> None:
+    if isinstance(layer, LoRALayer):
+        raise ConfigError(
+            f"{path} carries an adapter already: a network is still attached to this base model. "
+            "Detach it first."
+        )
+    try:
+        weight_of(layer)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
