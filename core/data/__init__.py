@@ -1,0 +1,1 @@
+"""Pictures and captions: folders, buckets, batches, pixels, caches, the dataset report."""
