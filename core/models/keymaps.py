@@ -1,9 +1,9 @@
-"""Tensor names of Stable Diffusion's three parts: LDM's (single files) against diffusers' and transformers'.
+"""Tensor names of Stable Diffusion's parts: LDM's (single files) to diffusers' and transformers'.
 
-Every map is relative to its part (`UNET_PREFIX` and so on stand before it in a single file) and complete: it holds each
-tensor of a model of that layout once, so that whatever is missing or left over can be named.
-Source of the names: CompVis/latent-diffusion `openaimodel.py` and `model.py`, diffusers `UNet2DConditionModel` and
-`AutoencoderKL`, transformers `CLIPTextModel`.
+Every map is relative to its part (`UNET_PREFIX` and so on stand before it in a single file) and
+complete: it holds each tensor of a model of that layout once, so that whatever is missing or left
+over can be named. Source of the names: CompVis/latent-diffusion `openaimodel.py` and `model.py`,
+diffusers `UNet2DConditionModel` and `AutoencoderKL`, transformers `CLIPTextModel`.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _TEXT_LAYER = (
 class UNetLayout:
     """Depths and widths of a U-Net.
 
-    widths: channels of each level, outermost first. resnets: residual blocks of each level on the way down (one more on
-    the way up). depths: transformer blocks in each attention of a level, 0 for a level without attention.
-    middle_depth: those of the middle block.
+    widths: channels of each level, outermost first. resnets: residual blocks of each level on the
+    way down (one more on the way up). depths: transformer blocks in each attention of a level, 0
+    for a level without attention. middle_depth: those of the middle block.
     """
 
     widths: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -64,8 +64,8 @@ class UNetLayout:
 class VaeLayout:
     """Depths and widths of an autoencoder.
 
-    widths: channels of each level, at full resolution first. resnets: residual blocks of each level of the encoder (the
-    decoder has one more).
+    widths: channels of each level, at full resolution first. resnets: residual blocks of each level
+    of the encoder (the decoder has one more).
     """
 
     widths: tuple[int, ...] = (128, 256, 512, 512)
@@ -108,7 +108,8 @@ def vae_map(layout: VaeLayout) -> dict[str, str]:
 def text_map(layout: TextLayout) -> dict[str, str]:
     """LDM name -> transformers name of every tensor of a CLIP text encoder, without `TEXT_PREFIX`.
 
-    Both sides carry `text_model.`; `canonical_text_name` gives a module tree without it that same name.
+    Both sides carry `text_model.`; `canonical_text_name` gives a module tree without it that same
+    name.
     """
     names = ["embeddings.token_embedding.weight", "embeddings.position_embedding.weight"]
     modules = [f"encoder.layers.{n}.{name}" for n in range(layout.layers) for name in _TEXT_LAYER]
@@ -126,12 +127,12 @@ def inverted(names: dict[str, str]) -> dict[str, str]:
 
 
 def canonical_text_name(name: str) -> str:
-    """A tensor or module name of a text encoder with `text_model.` in front, which transformers 5 leaves out."""
+    """A text encoder's name with `text_model.` in front, which transformers 5 leaves out."""
     return name if name.startswith(TEXT_MODEL) else TEXT_MODEL + name
 
 
 def is_vae_projection(diffusers_name: str) -> bool:
-    """Whether diffusers keeps this VAE tensor as a linear (out, in) where LDM has a 1x1 convolution (out, in, 1, 1)."""
+    """Whether this VAE tensor is a linear's (out, in) where LDM has (out, in, 1, 1)."""
     is_attention = ".attentions." in diffusers_name and ".group_norm." not in diffusers_name
     return is_attention and diffusers_name.endswith(".weight")
 
@@ -225,7 +226,7 @@ def _vae_down(layout: VaeLayout) -> Iterator[Pair]:
 def _vae_up(layout: VaeLayout) -> Iterator[Pair]:
     channels, levels = layout.widths[-1], len(layout.widths)
     for level, width in enumerate(reversed(layout.widths)):
-        # LDM counts the decoder's levels from full resolution, diffusers in the order of the forward pass
+        # LDM counts the decoder's levels from full resolution, diffusers from the latents
         ldm, block = f"decoder.up.{levels - 1 - level}", f"decoder.up_blocks.{level}"
         for n in range(layout.resnets + 1):
             place = (f"{ldm}.block.{n}", f"{block}.resnets.{n}")
