@@ -171,15 +171,16 @@ class _Chooser:
         return int(down * aspect + 0.5), down
 
     def _round(self, side: float) -> int:
-        whole = int(side + 0.5)
-        return max(self._step, whole - whole % self._step)
+        return max(self._step, self._whole(int(side + 0.5)))
 
     def _floored(self, width: int, height: int) -> tuple[int, int]:
         """Whole steps, no side under the least one, the longer side within the budget."""
-        longest = self._budget // self._low
-        sides = [max(self._low, min(side, longest)) for side in (width, height)]
-        across, down = (side - side % self._step for side in sides)
-        return across, down
+        short = max(self._low, self._whole(min(width, height)))
+        long = max(short, self._whole(min(max(width, height), self._budget // short)))
+        return (short, long) if width < height else (long, short)
+
+    def _whole(self, side: int) -> int:
+        return side - side % self._step
 
 
 def _divide(dividend: int, divisor: int) -> int:

@@ -113,7 +113,7 @@ def _rules(plan: BucketPlan) -> str:
 
 
 def _buckets(items: Sequence[ImageItem], plan: BucketPlan, batch_size: int) -> list[str]:
-    head = ("size", "pictures", "seen an epoch", "batches", "cropped", "at most")
+    head = ("size", "pictures", "seen an epoch", "batches", "mean crop", "worst crop")
     rows = [_bucket_row(items, bucket, batch_size) for bucket in plan.buckets[:MOST_BUCKETS]]
     more = len(plan.buckets) - MOST_BUCKETS
     sizes = [(item.width * item.height, f"{item.width} x {item.height}") for item in items]

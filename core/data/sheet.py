@@ -17,11 +17,14 @@ COLUMNS = 6
 THUMB = 176
 MARGIN = 28
 GAP = 16
-HEAD = 66
-BUCKET_HEAD = 40
 LINE = 17
+HEAD = 70
+BUCKET_HEAD = 54
+CELL_WIDTH = THUMB + GAP
+CELL_HEIGHT = THUMB + 4 * LINE + GAP
 PAPER = "#f6f5f2"
 CARD = "#e7e5df"
+RULE = "#cfccc4"
 INK = "#22252b"
 GREY = "#6c7078"
 FRAME = "#ffb000"
@@ -46,8 +49,12 @@ class _Section:
     fits: tuple[Fit, ...]
 
     @property
-    def rows(self) -> int:
-        return -(-len(self.fits) // COLUMNS)
+    def columns(self) -> int:
+        return min(COLUMNS, len(self.fits))
+
+    @property
+    def height(self) -> int:
+        return BUCKET_HEAD - (-len(self.fits) // COLUMNS) * CELL_HEIGHT
 
 
 def report_sheet(dataset: Dataset, plan: BucketPlan) -> Image.Image:
@@ -56,23 +63,32 @@ def report_sheet(dataset: Dataset, plan: BucketPlan) -> Image.Image:
     At most 120 pictures are shown, as evenly from the buckets as they allow; the head says so.
     """
     sections = _chosen(plan.buckets)
-    cell = THUMB + 3 * LINE + GAP
-    height = HEAD + MARGIN + sum(BUCKET_HEAD + section.rows * cell for section in sections)
-    sheet = Image.new("RGB", (2 * MARGIN + COLUMNS * (THUMB + GAP) - GAP, height), PAPER)
+    places, height = _placed(sections)
+    sheet = Image.new("RGB", (2 * MARGIN + COLUMNS * CELL_WIDTH - GAP, height + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     fonts = _Fonts(_font(24), _font(17), _font(12))
     _draw_head(draw, dataset, plan, sections, fonts)
-    top = HEAD
-    for section in sections:
-        _draw_bucket_head(draw, dataset.items, section, top, fonts)
-        top += BUCKET_HEAD
+    for section, (left, top) in zip(sections, places, strict=True):
+        _draw_bucket_head(draw, dataset.items, section, (left, top), fonts)
         for place, fit in enumerate(section.fits):
             row, column = divmod(place, COLUMNS)
-            corner = MARGIN + column * (THUMB + GAP), top + row * cell
+            corner = left + column * CELL_WIDTH, top + BUCKET_HEAD + row * CELL_HEIGHT
             size = section.bucket.width, section.bucket.height
             _draw_picture(sheet, corner, dataset.items[fit.item], fit, size, fonts.small)
-        top += section.rows * cell
     return sheet
+
+
+def _placed(sections: list[_Section]) -> tuple[list[tuple[int, int]], int]:
+    """Left top corners of the sections, side by side while they fit, and where the last ends."""
+    places: list[tuple[int, int]] = []
+    top, bottom, column = HEAD, HEAD, 0
+    for section in sections:
+        if column + section.columns > COLUMNS:
+            top, column = bottom, 0
+        places.append((MARGIN + column * CELL_WIDTH, top))
+        bottom = max(bottom, top + section.height)
+        column += section.columns
+    return places, bottom
 
 
 def _chosen(buckets: Sequence[Bucket]) -> list[_Section]:
@@ -111,19 +127,18 @@ def _draw_bucket_head(
     draw: ImageDraw.ImageDraw,
     items: Sequence[ImageItem],
     section: _Section,
-    top: int,
+    corner: tuple[int, int],
     fonts: _Fonts,
 ) -> None:
-    bucket = section.bucket
-    right = draw.im.size[0] - MARGIN
-    draw.line((MARGIN, top + 6, right, top + 6), fill=CARD, width=1)
-    title = f"{bucket.width} x {bucket.height}"
-    _write(draw, (MARGIN, top + 13), title, fonts.head, INK)
+    left, top = corner
+    bucket, width = section.bucket, section.columns * CELL_WIDTH - GAP
+    draw.line((left, top + 4, left + width - 1, top + 4), fill=RULE, width=1)
+    _write(draw, (left, top + 11), f"{bucket.width} x {bucket.height}", fonts.head, INK)
     seen = sum(items[fit.item].repeats for fit in bucket.fits)
-    text = f"{in_words(len(bucket.fits))}, seen {seen:,} times an epoch"
+    text = f"{in_words(len(bucket.fits))}, {seen:,} an epoch"
     if len(section.fits) < len(bucket.fits):
-        text += f" · {len(section.fits)} shown"
-    _write(draw, (MARGIN + 130, top + 17), text, fonts.small, GREY)
+        text += f", {len(section.fits)} shown"
+    _write(draw, (left, top + 32), _cut(draw, text, fonts.small, width), fonts.small, GREY)
 
 
 def _draw_picture(
@@ -146,9 +161,10 @@ def _draw_picture(
         sheet.paste(thumb, place)
     colour = BAD if fit.crop_loss > MUCH_CROPPED else GREY
     sizes = f"{item.width} x {item.height}, cropped {fit.crop_loss:.0%}"
-    repeats = f"{item.repeats} x  " if item.repeats > 1 else ""
+    repeats = f"{item.repeats} x " if item.repeats > 1 else ""
     caption = item.caption if item.has_caption else f"({item.caption})"
-    lines = ((item.path.name, INK), (sizes, colour), (repeats + caption, GREY))
+    first, rest = _wrapped(draw, repeats + caption, font, THUMB)
+    lines = ((item.path.name, INK), (sizes, colour), (first, GREY), (rest, GREY))
     for row, (text, ink) in enumerate(lines):
         below = top + THUMB + 3 + row * LINE
         _write(draw, (left, below), _cut(draw, text, font, THUMB), font, ink)
@@ -183,6 +199,15 @@ def _write(
     draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, font: AnyFont, ink: str
 ) -> None:
     draw.text(place, _drawable(text, font), fill=ink, font=font)
+
+
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: AnyFont, width: int) -> tuple[str, str]:
+    """`text` broken once between words, where the first part still fits into `width` pixels."""
+    words = _drawable(text[:200], font).split(" ")
+    count = 1
+    while count < len(words) and draw.textlength(" ".join(words[: count + 1]), font=font) <= width:
+        count += 1
+    return " ".join(words[:count]), " ".join(words[count:])
 
 
 def _cut(draw: ImageDraw.ImageDraw, text: str, font: AnyFont, width: int) -> str:
