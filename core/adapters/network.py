@@ -11,7 +11,7 @@ from ..config import NetworkConfig
 from ..errors import ConfigError
 from ..randomness import generator
 from .block_weights import BlockWeights
-from .blocks import block_of, in_order
+from .blocks import BASE, block_of, in_order
 from .lora import AdapterWeights, LoRALayer, LoRAWeights, check_fit, init_lora, weight_of, wrap
 from .targets import Slot, find_slots
 
@@ -27,10 +27,10 @@ class Strength:
     block_weights: BlockWeights | None = None
 
     def of(self, path: str) -> float:
-        """Return the strength of one adapter: its part's times its block's."""
-        part = self.unet if path.startswith("unet.") else self.text_encoder
-        block_weights = self.block_weights
-        return part if block_weights is None else part * block_weights.ratio(block_of(path))
+        """Return the strength of one adapter, by path or kohya key: its part's times its block's."""
+        block = block_of(path)
+        part = self.text_encoder if block == BASE else self.unet
+        return part if self.block_weights is None else part * self.block_weights.ratio(block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,19 +230,28 @@ class Network:
         The strength goes into `up`, alpha stays; adapters at 0 are dropped. ConfigError where
         none is left.
         """
-        strength = Strength(unet=unet, text_encoder=text_encoder, block_weights=block_weights)
-        baked = {
-            path: AdapterWeights(a.down_RI.clone(), a.up_OR * strength.of(path), a.alpha)
-            for path, a in self.weights().items()
-            if strength.of(path) != 0
-        }
-        if not baked:
-            label = block_weights.label if block_weights is not None else "strength 0"
-            raise ConfigError(
-                f"nothing is left to bake: {label} turns off every block that this network has "
-                f"({', '.join(self.blocks())}). Choose weights that leave at least one of them on."
-            )
-        return baked
+        return fold(
+            self.weights(),
+            Strength(unet=unet, text_encoder=text_encoder, block_weights=block_weights),
+        )
+
+
+def fold(weights: Mapping[str, AdapterWeights], strength: Strength) -> dict[str, AdapterWeights]:
+    """Fold strengths into weights (by path or kohya key), in fp32; see `Network.bake`."""
+    baked = {
+        path: AdapterWeights(a.down_RI.clone(), a.up_OR * strength.of(path), a.alpha)
+        for path, a in weights.items()
+        if strength.of(path) != 0
+    }
+    if not baked:
+        chosen = strength.block_weights
+        found = in_order(block for block in map(block_of, weights) if block is not None)
+        raise ConfigError(
+            f"nothing is left to bake: {chosen.label if chosen else 'strength 0'} turns off every "
+            f"block that this network has ({', '.join(found)}). Choose weights that leave at least "
+            "one of them on."
+        )
+    return baked
 
 
 def _trainable(factor: Tensor) -> nn.Parameter:

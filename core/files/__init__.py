@@ -1,0 +1,1 @@
+"""Files: atomic writing, kohya's key names, network files and their metadata, resume states."""

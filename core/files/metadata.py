@@ -1,0 +1,269 @@
+"""What a network file says of itself: sd-scripts' ss_ keys and modelspec 1.0.1.
+
+Source of the keys and their spelling: sd-scripts `train_network.py` and `library/sai_model_spec.py`;
+who reads which: the WebUI's Lora extension (version filter, tags), Forge (modelspec first), ComfyUI's
+model lists. Times and a run's id are left out: equal trainings make equal files.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..config.recipe import Recipe
+
+TAG_LIMIT = 256 << 10  # bytes of ss_tag_frequency; whole headers must stay below 1 MiB
+_OPTIMIZERS = {"adamw": "torch.optim.adamw.AdamW"}
+_SPECS = {
+    "sd1": ("stable-diffusion-v1/lora", "diffusers", "sd_v1"),
+}
+IMPLEMENTATION = "lora-loop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """One folder of the dataset: its name, repeats, and the captions of its pictures."""
+
+    name: str
+    repeats: int
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What a finished or stopped run knows beside its recipe.
+
+    base_file, base_sha256, base_old_hash: the checkpoint's file name and hashes (64 and 8 hex
+    digits). buckets: (width, height, pictures seen an epoch). aspect_error: mean difference between
+    the aspect ratios of pictures and their buckets. steps, epoch: taken; total_steps: planned.
+    """
+
+    family: str
+    prediction: str
+    zero_terminal_snr: bool
+    base_file: str
+    base_sha256: str
+    base_old_hash: str
+    resolution: int
+    folders: tuple[Folder, ...]
+    buckets: tuple[tuple[int, int, int], ...]
+    aspect_error: float
+    batches_per_epoch: int
+    epochs: int
+    epoch: int
+    steps: int
+    total_steps: int
+    precision: str
+    version: str
+
+
+def training_metadata(recipe: Recipe, facts: RunFacts) -> dict[str, str]:
+    """All metadata of a trained network but its hashes, which come with the bytes."""
+    groups = (
+        _run(recipe, facts),
+        _rates(recipe, facts),
+        _objective(recipe, facts),
+        _data(recipe, facts),
+        _folder_mode(recipe, facts),
+        _modelspec(recipe, facts),
+    )
+    return {key: _text(value) for group in groups for key, value in group.items()}
+
+
+def _run(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
+    network = recipe.network
+    base_version = _SPECS[facts.family][2] + ("_v" if facts.prediction == "v" else "")
+    return {
+        "ss_output_name": recipe.output.name,
+        "ss_training_comment": recipe.output.comment or None,
+        "ss_seed": recipe.training.seed,
+        "ss_steps": facts.steps,
+        "ss_epoch": facts.epoch,
+        "ss_max_train_steps": facts.total_steps,
+        "ss_num_epochs": facts.epochs,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": network.rank,
+        "ss_network_alpha": float(network.alpha),
+        "ss_network_dropout": None,
+        "ss_network_args": {},
+        "ss_scale_weight_norms": None,
+        "ss_v2": False,
+        "ss_base_model_version": base_version,
+        "ss_sd_model_name": facts.base_file,
+        "ss_sd_model_hash": facts.base_old_hash,
+        "ss_new_sd_model_hash": facts.base_sha256,
+        "ss_vae_name": None,
+        "ss_clip_skip": recipe.base.clip_skip,
+        "ss_max_token_length": None,
+        "ss_mixed_precision": {"fp32": "no"}.get(facts.precision, facts.precision),
+        "ss_full_fp16": False,
+        "ss_fp8_base": False,
+        "ss_fp8_base_unet": False,
+        "ss_lowram": False,
+        "ss_cache_latents": True,
+    }
+
+
+def _rates(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
+    optimizer, network = recipe.optimizer, recipe.network
+    return {
+        "ss_learning_rate": optimizer.unet_lr,
+        "ss_unet_lr": optimizer.unet_lr if network.unet else None,
+        "ss_text_encoder_lr": optimizer.text_encoder_lr if network.text_encoder else None,
+        "ss_optimizer": f"{_OPTIMIZERS[optimizer.name]}(weight_decay={optimizer.weight_decay:g})",
+        "ss_lr_scheduler": recipe.lr_schedule.kind,
+        "ss_lr_warmup_steps": round(recipe.lr_schedule.warmup * facts.total_steps),
+        "ss_max_grad_norm": optimizer.max_grad_norm,
+        "ss_gradient_accumulation_steps": recipe.training.gradient_accumulation,
+        "ss_gradient_checkpointing": recipe.memory.gradient_checkpointing,
+    }
+
+
+def _objective(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
+    objective = recipe.objective
+    unused = (
+        *("ss_noise_offset_random_strength", "ss_adaptive_noise_scale"),
+        *("ss_multires_noise_iterations", "ss_multires_noise_discount", "ss_ip_noise_gamma"),
+        *("ss_ip_noise_gamma_random_strength", "ss_debiased_estimation", "ss_huber_schedule"),
+        *("ss_huber_scale", "ss_huber_c", "ss_face_crop_aug_range", "ss_resize_interpolation"),
+        *("ss_validation_seed", "ss_max_validation_steps"),
+        *("ss_validate_every_n_epochs", "ss_validate_every_n_steps"),
+    )
+    return {
+        **dict.fromkeys(unused),
+        "ss_debiased_estimation": False,
+        "ss_noise_offset": objective.noise_offset or None,
+        "ss_min_snr_gamma": objective.min_snr_gamma or None,
+        "ss_zero_terminal_snr": facts.zero_terminal_snr,
+        "ss_loss_type": "l2",
+        "ss_prior_loss_weight": 1.0,
+        "ss_caption_dropout_rate": 0.0,
+        "ss_caption_dropout_every_n_epochs": 0,
+        "ss_caption_tag_dropout_rate": 0.0,
+        "ss_validation_split": 0.0,
+    }
+
+
+def _data(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
+    images = sum(folder.repeats * len(folder.captions) for folder in facts.folders)
+    subsets = [
+        {
+            "img_count": len(folder.captions),
+            "num_repeats": folder.repeats,
+            "image_dir": folder.name,
+            "caption_extension": recipe.dataset.caption_extension,
+            **_SUBSET,
+        }
+        for folder in facts.folders
+    ]
+    dataset = {
+        "is_dreambooth": True,
+        "batch_size_per_device": recipe.training.batch_size,
+        "num_train_images": images,
+        "num_reg_images": 0,
+        "resolution": [facts.resolution, facts.resolution],
+        "enable_bucket": recipe.dataset.buckets,
+        "bucket_no_upscale": not recipe.dataset.bucket_upscale,
+        "tag_frequency": tag_frequency(facts.folders, recipe.output.trigger),
+        "bucket_info": _bucket_info(facts),
+        "subsets": subsets,
+    }
+    return {
+        "ss_num_train_images": images,
+        "ss_num_validation_images": 0,
+        "ss_num_reg_images": 0,
+        "ss_num_batches_per_epoch": facts.batches_per_epoch,
+        "ss_datasets": [dataset],
+        "ss_tag_frequency": dataset["tag_frequency"],
+        "ss_dataset_dirs": {
+            folder.name: {"n_repeats": folder.repeats, "img_count": len(folder.captions)}
+            for folder in facts.folders
+        },
+    }
+
+
+_SUBSET = {
+    "color_aug": False,
+    "flip_aug": False,
+    "random_crop": False,
+    "shuffle_caption": False,
+    "keep_tokens": 0,
+}
+
+
+def _folder_mode(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
+    """The keys that sd-scripts writes for plain folders only, and that readers look at."""
+    sides = [side for width, height, _ in facts.buckets for side in (width, height)]
+    return {
+        "ss_batch_size_per_device": recipe.training.batch_size,
+        "ss_total_batch_size": recipe.training.batch_size,
+        "ss_resolution": f"({facts.resolution}, {facts.resolution})",
+        "ss_color_aug": False,
+        "ss_flip_aug": False,
+        "ss_random_crop": False,
+        "ss_shuffle_caption": False,
+        "ss_enable_bucket": recipe.dataset.buckets,
+        "ss_bucket_no_upscale": not recipe.dataset.bucket_upscale,
+        "ss_min_bucket_reso": min(sides),
+        "ss_max_bucket_reso": max(sides),
+        "ss_keep_tokens": 0,
+        "ss_reg_dataset_dirs": {},
+        "ss_bucket_info": _bucket_info(facts),
+    }
+
+
+def _modelspec(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
+    architecture, implementation, _ = _SPECS[facts.family]
+    spec = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": architecture,
+        "modelspec.implementation": implementation,
+        "modelspec.implementation_version": f"{IMPLEMENTATION}/{facts.version}",
+        "modelspec.title": recipe.output.name,
+        "modelspec.resolution": f"{facts.resolution}x{facts.resolution}",
+        "modelspec.prediction_type": facts.prediction,
+        "modelspec.encoder_layer": recipe.base.clip_skip,
+        "modelspec.trigger_phrase": recipe.output.trigger,
+        "modelspec.description": recipe.output.comment,
+    }
+    return {key: value for key, value in spec.items() if value != ""}
+
+
+def tag_frequency(folders: tuple[Folder, ...], trigger: str) -> dict[str, dict[str, int]]:
+    """How often each comma-separated tag occurs, by folder; the rarest go where it gets too long.
+
+    Without any tag the trigger stands in, so that the WebUI has something to offer.
+    """
+    counts = {
+        folder.name: Counter(
+            tag.strip() for caption in folder.captions for tag in caption.split(",") if tag.strip()
+        )
+        for folder in folders
+    }
+    if trigger and not any(counts.values()):
+        counts = {folder.name: Counter({trigger: len(folder.captions)}) for folder in folders}
+    kept: dict[str, dict[str, int]] = {name: {} for name in counts}
+    room = TAG_LIMIT
+    ranked = sorted(
+        ((count, tag, name) for name, tags in counts.items() for tag, count in tags.items()),
+        key=lambda row: (-row[0], row[1], row[2]),
+    )
+    for count, tag, name in ranked:
+        room -= len(json.dumps(tag)) * 2 + 12  # its quotes are escaped once more in the header
+        if room < 0:
+            break
+        kept[name][tag] = count
+    return kept
+
+
+def _bucket_info(facts: RunFacts) -> dict[str, object]:
+    buckets: Mapping[str, object] = {
+        str(index): {"resolution": [width, height], "count": count}
+        for index, (width, height, count) in enumerate(facts.buckets)
+    }
+    return {"buckets": buckets, "mean_img_ar_error": facts.aspect_error}
+
+
+def _text(value: object) -> str:
+    """sd-scripts' spelling: JSON for lists and mappings, Python's for everything else."""
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
