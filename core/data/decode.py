@@ -168,7 +168,12 @@ def _reason(path: Path, error: BaseException) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; Pillow's `exif_transpose` fails on damaged EXIF blocks."""
+    """Apply the EXIF orientation; Pillow's `exif_transpose` fails on damaged EXIF blocks.
+
+    TIFF files are turned when loaded, but not all versions of Pillow then forget the tag.
+    """
+    if image.format == "TIFF":
+        return image
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except DAMAGE as error:
