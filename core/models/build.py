@@ -220,10 +220,7 @@ def _moved(stored: Tensor, placement: Placement) -> Tensor:
 
 
 def _computed(expected: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Tensors of a network that no file needs to hold: the positions 0, 1, 2, ...
-
-    in older transformers.
-    """
+    """Tensors that no file needs to hold: in older transformers the positions, counted from 0."""
     return {
         name: torch.arange(tensor.shape[-1], device=device).expand(tensor.shape)
         for name, tensor in expected.items()

@@ -20,6 +20,14 @@ _ADAPTER = re.compile(
 )
 
 
+_STATED: dict[str, Prediction] = {
+    "epsilon": "epsilon",
+    "v": "v",
+    "v_prediction": "v",
+    "v-prediction": "v",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One architecture. `refusal` says why it is not trained (empty: it is).
@@ -36,6 +44,9 @@ class Family:
     refusal: str = ""
 
 
+_REMEDY = (
+    "give the base model itself, a Stable Diffusion 1.x checkpoint with U-Net, text encoder and VAE"
+)
 _NOT_YET = "give a Stable Diffusion 1.x checkpoint instead; this family can't be trained yet"
 SD1 = Family(key="sd1", title="Stable Diffusion 1.x")
 SD2 = Family(key="sd2", title="Stable Diffusion 2.x", refusal=_NOT_YET)
@@ -120,9 +131,28 @@ def require_trained(checkpoint: Checkpoint) -> Family:
     return family
 
 
-_REMEDY = (
-    "give the base model itself, a Stable Diffusion 1.x checkpoint with U-Net, text encoder and VAE"
-)
+def stated_prediction(checkpoint: Checkpoint, family: Family) -> Prediction:
+    """What the U-Net predicts: by marker tensor `v_pred`, by modelspec, else as its family does."""
+    if "v_pred" in checkpoint.shapes:
+        return "v"
+    stated = checkpoint.metadata.get("modelspec.prediction_type", "").strip().lower()
+    return _STATED.get(stated, family.prediction)
+
+
+def stated_zero_terminal_snr(checkpoint: Checkpoint) -> bool:
+    """Whether a marker tensor or metadata `ztsnr` says: trained with zero terminal SNR."""
+    stated = checkpoint.metadata.get("ztsnr", "false").strip().lower()
+    return "ztsnr" in checkpoint.shapes or stated not in {"", "0", "false", "no", "none"}
+
+
+def stated_resolution(checkpoint: Checkpoint, family: Family) -> int:
+    """The side in pixels of `modelspec.resolution` ("512x512"), otherwise its family's."""
+    found = re.fullmatch(
+        r"\s*(\d{1,5})\s*(?:x\s*(\d{1,5})\s*)?",
+        checkpoint.metadata.get("modelspec.resolution", ""),
+    )
+    side = min(int(number) for number in found.groups() if number) if found else 0
+    return side if 64 <= side <= 4096 else family.resolution
 
 
 def _by_channels(shapes: Shapes, family: Family) -> Family:
@@ -157,33 +187,3 @@ def _fragment(shapes: Shapes) -> str:
     if "text_model." in names and not vae:
         return "a text encoder only"
     return f"not a checkpoint that is known here ({len(shapes)} tensors, no U-Net among them)"
-
-
-def stated_prediction(checkpoint: Checkpoint, family: Family) -> Prediction:
-    """What the U-Net predicts: by marker tensor `v_pred`, by modelspec, else as its family does."""
-    if "v_pred" in checkpoint.shapes:
-        return "v"
-    stated = checkpoint.metadata.get("modelspec.prediction_type", "").strip().lower()
-    table: dict[str, Prediction] = {
-        "v": "v",
-        "v_prediction": "v",
-        "v-prediction": "v",
-        "epsilon": "epsilon",
-    }
-    return table.get(stated, family.prediction)
-
-
-def stated_zero_terminal_snr(checkpoint: Checkpoint) -> bool:
-    """Whether a marker tensor or metadata `ztsnr` says: trained with zero terminal SNR."""
-    stated = checkpoint.metadata.get("ztsnr", "false").strip().lower()
-    return "ztsnr" in checkpoint.shapes or stated not in {"", "0", "false", "no", "none"}
-
-
-def stated_resolution(checkpoint: Checkpoint, family: Family) -> int:
-    """The side in pixels of `modelspec.resolution` ("512x512"), otherwise its family's."""
-    found = re.fullmatch(
-        r"\s*(\d{1,5})\s*(?:x\s*(\d{1,5})\s*)?",
-        checkpoint.metadata.get("modelspec.resolution", ""),
-    )
-    side = min(int(number) for number in found.groups() if number) if found else 0
-    return side if 64 <= side <= 4096 else family.resolution

@@ -1,0 +1,118 @@
+"""Key maps against names spelled out independently, and against the libraries' own modules."""
+
+import pytest
+
+from lora_loop.core.models import build, keymaps
+from lora_loop.core.models.checkpoint import Checkpoint
+from lora_loop.core.models.layouts import Layout, read_layout
+
+from .make_checkpoint import EMBEDDED_LIKE, FULL, THIN, Sd1Shape, sd1_names, sd1_shape
+
+SHAPES = pytest.mark.parametrize("shape", [FULL, THIN, EMBEDDED_LIKE, sd1_shape(64)])
+
+
+def layout_of(shape: Sd1Shape, tmp_path) -> Layout:
+    return read_layout(Checkpoint(tmp_path, dict(sd1_names(shape)), {}, lambda name: None))
+
+
+def ldm_names(shape: Sd1Shape, prefix: str) -> set[str]:
+    names = [name for name, _ in sd1_names(shape)]
+    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+
+@SHAPES
+def test_layout_is_read_from_the_shapes(shape, tmp_path):
+    layout = layout_of(shape, tmp_path)
+    assert layout.unet.widths == shape.unet
+    assert layout.unet.depths == tuple(map(int, shape.attention))
+    assert layout.unet.resnets == shape.unet_resnets
+    assert (layout.vae.widths, layout.vae.resnets) == (shape.vae, shape.vae_resnets)
+    assert layout.text.layers == shape.text_layers
+    assert (layout.context, layout.text_width, layout.latents) == (shape.text, shape.text, 4)
+    assert layout.text_inner == shape.text_inner
+
+
+@SHAPES
+def test_unet_map_is_complete(shape, tmp_path):
+    layout = layout_of(shape, tmp_path)
+    names = keymaps.unet_map(layout.unet)
+    assert set(names) == ldm_names(shape, keymaps.UNET_PREFIX)
+    assert set(names.values()) == set(build.make_unet(layout).state_dict())
+
+
+@SHAPES
+def test_vae_map_is_complete(shape, tmp_path):
+    layout = layout_of(shape, tmp_path)
+    names = keymaps.vae_map(layout.vae)
+    assert set(names) == ldm_names(shape, keymaps.VAE_PREFIX)
+    assert set(names.values()) == set(build.make_vae(layout).state_dict())
+
+
+@SHAPES
+def test_text_map_is_complete(shape, tmp_path):
+    layout = layout_of(shape, tmp_path)
+    names = keymaps.text_map(layout.text)
+    assert set(names) == ldm_names(shape, keymaps.TEXT_PREFIX)
+    own = build.make_text_encoder(layout).state_dict()
+    canonical = {keymaps.canonical_text_name(name) for name in own}
+    assert set(names.values()) == {name for name in canonical if "position_ids" not in name}
+
+
+def test_other_depths_fit_too(tmp_path):
+    """Three levels, one residual block each, attention in the deepest level only."""
+    shape = Sd1Shape(
+        unet=(32, 64, 64), attention=(False, True, True), unet_resnets=1, text=64, text_inner=96
+    )
+    layout = layout_of(shape, tmp_path)
+    names = keymaps.unet_map(layout.unet)
+    assert set(names) == ldm_names(shape, keymaps.UNET_PREFIX)
+    assert set(names.values()) == set(build.make_unet(layout).state_dict())
+
+
+def test_sd15_has_the_known_numbers_of_tensors():
+    assert len(keymaps.unet_map(keymaps.UNetLayout())) == 686
+    assert len(keymaps.vae_map(keymaps.VaeLayout())) == 248
+    assert len(keymaps.text_map(keymaps.TextLayout())) == 196
+
+
+def test_known_names_of_sd15():
+    unet = keymaps.unet_map(keymaps.UNetLayout())
+    assert unet["output_blocks.5.2.conv.weight"] == "up_blocks.1.upsamplers.0.conv.weight"
+    assert unet["output_blocks.2.1.conv.bias"] == "up_blocks.0.upsamplers.0.conv.bias"
+    assert (
+        unet["input_blocks.8.1.transformer_blocks.0.attn2.to_k.weight"]
+        == "down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_k.weight"
+    )
+    assert unet["input_blocks.4.0.skip_connection.bias"] == (
+        "down_blocks.1.resnets.0.conv_shortcut.bias"
+    )
+    vae = keymaps.vae_map(keymaps.VaeLayout())
+    assert vae["decoder.up.0.block.2.conv1.weight"] == "decoder.up_blocks.3.resnets.2.conv1.weight"
+    assert vae["encoder.mid.attn_1.proj_out.bias"] == "encoder.mid_block.attentions.0.to_out.0.bias"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [keymaps.unet_map(keymaps.UNetLayout()), keymaps.vae_map(keymaps.VaeLayout())],
+)
+def test_maps_go_both_ways(names):
+    back = keymaps.inverted(names)
+    assert {back[theirs]: theirs for theirs in names.values()} == names
+
+
+def test_a_map_with_one_name_for_two_cannot_be_turned_round():
+    with pytest.raises(ValueError, match="one name"):
+        keymaps.inverted({"a": "x", "b": "x"})
+
+
+def test_vae_projections_are_the_attention_weights_alone():
+    projections = {
+        name
+        for name in keymaps.vae_map(keymaps.VaeLayout()).values()
+        if keymaps.is_vae_projection(name)
+    }
+    halves = ("encoder", "decoder")
+    names = ("to_q", "to_k", "to_v", "to_out.0")
+    assert projections == {
+        f"{half}.mid_block.attentions.0.{name}.weight" for half in halves for name in names
+    }
