@@ -1,0 +1,203 @@
+"""Our whole training step beside the bare U-Net, interleaved in one process.
+
+    python bench/step.py --model sd15 --size 256 --precision fp32 --rounds 10
+
+The bare U-Net is its forward pass and the gradient of its input, all weights frozen: what any
+trainer of adapters must at least do. Our step is everything the loop does for one optimizer step:
+draws, noisy latents, U-Net with adapters on its 192 layers, loss, backward, clipping, AdamW.
+Both run with glibc's stock allocator and with the run's own setting (`memory.keep_memory`).
+The medians and their ratio are printed and, with --output, written as JSON with the machine named.
+"""
+
+import argparse
+import importlib.util
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPES = {
+    "embedded": {"block_out_channels": (64, 64, 128, 128), "cross_attention_dim": 96},
+    "sd15": {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_package() -> None:
+    """Make the repository importable as lora_loop when it is not installed."""
+    if "lora_loop" in sys.modules or importlib.util.find_spec("lora_loop") is not None:
+        return
+    spec = importlib.util.spec_from_file_location(
+        "lora_loop", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["lora_loop"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["lora_loop"])
+
+
+def make_unet(model: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+    """A randomly initialised, frozen U-Net of the model's shape, set up as the reader does."""
+    from diffusers import UNet2DConditionModel
+
+    from lora_loop.core.models.build import choose_attention
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(attention_head_dim=8, **SHAPES[model])
+    unet.requires_grad_(False).eval().to(device=device, dtype=dtype)
+    choose_attention(unet)
+    return unet
+
+
+def bare_step(unet: Any, size: int, batch: int, dtype: torch.dtype) -> Callable[[], None]:
+    """Forward and gradient of the input."""
+    device = next(unet.parameters()).device
+    latents = torch.randn(batch, 4, size // 8, size // 8, device=device, dtype=dtype)
+    context = torch.randn(batch, 77, unet.config.cross_attention_dim, device=device, dtype=dtype)
+    timestep = torch.randint(0, 1000, (batch,), device=device)
+
+    def step() -> None:
+        x = latents.detach().requires_grad_(True)
+        unet(x, timestep, context, return_dict=False)[0].sum().backward()
+
+    return step
+
+
+def our_step(
+    unet: Any, size: int, batch: int, dtype: torch.dtype, rank: int
+) -> tuple[Callable[[], None], Any]:
+    """One whole optimizer step of the real trainer, and the network to attach for it."""
+    from lora_loop.core.adapters.network import Network
+    from lora_loop.core.adapters.targets import find_targets
+    from lora_loop.core.config.recipe import DatasetConfig, NetworkConfig, Recipe, TrainingConfig
+    from lora_loop.core.train.precision import PRECISIONS
+    from lora_loop.core.train.trainer import Trainer, TrainingData
+
+    config = NetworkConfig(rank=rank, alpha=rank, text_encoder=False)
+    recipe = Recipe(
+        dataset=DatasetConfig(folder="."),
+        network=config,
+        training=TrainingConfig(batch_size=batch),
+    )
+    network = Network.create(find_targets(unet, None), config, seed=0)
+    network.to(next(unet.parameters()).device)
+    shape = (4, size // 8, size // 8)
+    indices = SimpleNamespace(indices=tuple(range(batch)))
+    data = TrainingData(
+        batches=SimpleNamespace(steps=10**6, of_step=lambda _step: (indices,)),  # type: ignore[arg-type]
+        latents=[(torch.randn(shape), torch.rand(shape)) for _ in range(batch)],
+        captions=["a"] * batch,
+        contexts={"a": torch.randn(77, unet.config.cross_attention_dim, dtype=dtype)},
+    )
+    base = SimpleNamespace(
+        unet=unet,
+        device=next(unet.parameters()).device,
+        prediction="epsilon",
+        zero_terminal_snr=False,
+    )
+    precision = next(p for p in PRECISIONS.values() if p.compute == dtype)
+    trainer = Trainer(base, network, data, recipe, precision)  # type: ignore[arg-type]
+    return trainer.advance, network
+
+
+def timed(step: Callable[[], Any]) -> float:
+    """Seconds of one call, the device's queue emptied before and after."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(options: argparse.Namespace, keep_memory: bool) -> dict[str, float]:
+    """Medians over interleaved rounds; each variant is warmed up once."""
+    from lora_loop.core.train.allocator import kept_memory
+
+    dtype = DTYPES[options.precision]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    unet = make_unet(options.model, dtype, device)
+    bare = bare_step(unet, options.size, options.batch, dtype)
+    ours, network = our_step(unet, options.size, options.batch, dtype, options.rank)
+
+    def ours_attached() -> float:
+        with network.attached(unet, None):
+            return timed(ours)
+
+    rows: dict[str, list[float]] = {"bare": [], "ours": []}
+    with kept_memory(keep_memory):
+        timed(bare)
+        ours_attached()
+        for _ in range(options.rounds):
+            rows["bare"].append(timed(bare))
+            rows["ours"].append(ours_attached())
+    result = {name: statistics.median(times) for name, times in rows.items()}
+    pairs = zip(rows["ours"], rows["bare"], strict=True)
+    result["ratio"] = statistics.median(ours / bare for ours, bare in pairs)
+    return result
+
+
+def processor_name() -> str:
+    """The CPU's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", choices=SHAPES, default="embedded")
+    parser.add_argument("--precision", choices=DTYPES, default="fp32")
+    parser.add_argument("--size", type=int, default=64, help="pixels, a multiple of 64")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--output", type=Path, help="append the result to this JSON-lines file")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, and append to a file of results."""
+    options = parse(argv)
+    load_package()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
+    record: dict[str, Any] = {
+        "machine": f"{device}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        **{
+            k: getattr(options, k)
+            for k in ("model", "precision", "size", "batch", "rank", "rounds")
+        },
+    }
+    print(json.dumps(record))
+    for name, keep in {"stock allocator": False, "memory.keep_memory": True}.items():
+        row = measure(options, keep)
+        record[name] = row
+        print(
+            f"{name:20} bare {row['bare']:.3f} s   ours {row['ours']:.3f} s   "
+            f"ratio {row['ratio']:.3f}"
+        )
+    shipped = record["memory.keep_memory"]["ours"] / record["stock allocator"]["bare"]
+    record["ours as shipped / bare as found"] = shipped
+    print(f"ours as shipped beside the bare U-Net with the stock allocator: {shipped:.3f}")
+    if options.output:
+        with options.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

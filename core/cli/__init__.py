@@ -1,0 +1,1 @@
+"""The command line: `lora-loop train|preview|bake|report|recipe|demo`."""

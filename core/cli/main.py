@@ -1,0 +1,53 @@
+"""The `lora-loop` command."""
+
+import argparse
+import logging
+import sys
+
+from ... import __version__
+from ..errors import TrainerError
+from . import bake, demo, preview, recipe, report, train
+from .console import STOPPED, say
+
+COMMANDS = {
+    "train": train,
+    "preview": preview,
+    "bake": bake,
+    "report": report,
+    "recipe": recipe,
+    "demo": demo,
+}
+FAILED = 2
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All commands; each module of `COMMANDS` adds its own options and runs itself."""
+    parser = argparse.ArgumentParser(
+        prog="lora-loop",
+        description="Train a LoRA, see what each block of it does, keep the version that is best.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        command = commands.add_parser(name, help=summary, description=summary)
+        module.add_options(command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. 0: done, 2: an error that was explained, 130: stopped by the user."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a legacy console must not fail on a Chinese caption
+            stream.reconfigure(errors="replace")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options = make_parser().parse_args(argv)
+    try:
+        return COMMANDS[options.command].run(options)
+    except TrainerError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"lora-loop {options.command}: {error}\n")
+        return FAILED
+    except KeyboardInterrupt:
+        say("ended")
+        return STOPPED

@@ -1,0 +1,214 @@
+"""Before any work: what a recipe will really do, what it costs, and whether it can."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from .adapters.block_weights import BlockWeights
+from .adapters.targets import find_targets
+from .config.network import NetworkConfig
+from .config.recipe import Recipe
+from .data.batches import BatchPlan
+from .data.buckets import Bucket, bucket_rules, lay_out
+from .data.scan import scan
+from .errors import FileError
+from .events import Finding, OnEvent, Planned, ignore
+from .models.base_model import EMBEDDED
+from .models.keymaps import UNetLayout
+from .models.outline import Outline, outline_checkpoint
+from .train.encode import Pictures
+
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "auto": 4}
+_HEADER_BYTES = 64 << 10  # names and metadata of a network file, at most about this
+# Values kept for the backward pass, for each token and channel of a transformer or residual block.
+_TRANSFORMER_VALUES = 31
+_RESNET_VALUES = 8
+_CHECKPOINTED_PART = 1 / 6
+_MUCH_RANK = 128
+_HIGH_RATE = 1e-2
+_FEW_PICTURES = 10
+_FEW_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A recipe that was checked against its files: nothing in it is a guess but `memory_bytes`.
+
+    path: the network file that will be written. resolution: pixels, resolved from the base model.
+    """
+
+    recipe: Recipe
+    outline: Outline
+    pictures: Pictures
+    resolution: int
+    path: Path
+    file_bytes: int
+    memory_bytes: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.pictures.batches.steps
+
+    def event(self) -> Planned:
+        """The plan as its event."""
+        return Planned(
+            steps=self.steps,
+            epochs=self.pictures.batches.epochs,
+            images=len(self.pictures.dataset.items),
+            buckets=len(self.pictures.buckets.buckets),
+            file_bytes=self.file_bytes,
+            memory_bytes=self.memory_bytes,
+            findings=self.findings,
+        )
+
+
+def make_plan(recipe: Recipe, on_event: OnEvent = ignore) -> Plan:
+    """Check everything that can be checked and count the true steps.
+
+    Raises the TrainerError of whatever would fail later: settings, checkpoint, dataset, output.
+    """
+    path = network_path(recipe)
+    _check_presets(recipe)
+    outline = outline_checkpoint(checkpoint_path(recipe.base.checkpoint))
+    file_bytes = adapter_bytes(outline, recipe) + _HEADER_BYTES
+    check_folder(path.parent, file_bytes)
+    resolution = recipe.dataset.resolution or outline.resolution
+    pictures = lay_out_dataset(recipe, resolution, on_event)
+    return Plan(
+        recipe=recipe,
+        outline=outline,
+        pictures=pictures,
+        resolution=resolution,
+        path=path,
+        file_bytes=file_bytes,
+        memory_bytes=memory_bytes(outline, recipe, pictures),
+        findings=(
+            *pictures.dataset.findings,
+            *pictures.buckets.findings,
+            *_advice(recipe, pictures, resolution, outline),
+        ),
+    )
+
+
+def lay_out_dataset(recipe: Recipe, resolution: int, on_event: OnEvent = ignore) -> Pictures:
+    """Scan the recipe's dataset and lay it out for pictures of `resolution` pixels."""
+    config = recipe.dataset
+    dataset = scan(config.folder, config.caption_extension, on_event)
+    buckets = lay_out(dataset.items, resolution, bucket_rules(config, resolution))
+    return Pictures(dataset, buckets, BatchPlan(buckets, dataset.items, recipe.training))
+
+
+def checkpoint_path(checkpoint: str) -> Path:
+    """The file that `base.checkpoint` stands for."""
+    return EMBEDDED if checkpoint == "embedded" else Path(checkpoint).expanduser()
+
+
+def network_path(recipe: Recipe) -> Path:
+    """Where the trained network goes. A file that is there already is a FileError."""
+    path = Path(recipe.output.folder).expanduser() / f"{recipe.output.name}.safetensors"
+    if path.exists():
+        raise FileError(
+            f"{path} exists; nothing is overwritten: set another output.name or output.folder, "
+            "or move that file away"
+        )
+    return path
+
+
+def check_folder(folder: Path, needed_bytes: int) -> None:
+    """Make the folder and prove that a file of that size can be written into it."""
+    probe = folder / f".lora-loop-{os.getpid()}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"writable")
+        probe.unlink()
+    except OSError as error:
+        raise FileError(
+            f"output.folder {folder} can't be written ({error.strerror or error}); choose a "
+            "folder that you may write to"
+        ) from error
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise FileError(
+            f"output.folder {folder} has {free >> 20} MiB free, but the network needs "
+            f"{needed_bytes >> 20} MiB; free some space or choose another disk"
+        )
+
+
+def adapter_bytes(outline: Outline, recipe: Recipe) -> int:
+    """Exact bytes of the network's tensors in the file: both factors and alpha of each layer."""
+    item = _BYTES[recipe.output.precision]
+    targets = find_targets(*wanted_parts(outline.unet, outline.text_encoder, recipe.network))
+    return sum((recipe.network.rank * _reach(layer) + 1) * item for layer in targets.values())
+
+
+def wanted_parts(
+    unet: nn.Module, text_encoder: nn.Module, network: NetworkConfig
+) -> tuple[nn.Module | None, nn.Module | None]:
+    """The parts of a base model that the settings train."""
+    return unet if network.unet else None, text_encoder if network.text_encoder else None
+
+
+def memory_bytes(outline: Outline, recipe: Recipe, pictures: Pictures) -> int:
+    """Rough peak of a run: weights, factors with gradients and moments, activations."""
+    item = _BYTES[recipe.memory.precision]
+    weights = item * (_count(outline.unet) + _count(outline.text_encoder)) + 4 * _count(outline.vae)
+    factors = adapter_bytes(outline, recipe) // _BYTES[recipe.output.precision] * 4 * 4
+    batch = recipe.training.batch_size
+    largest = max(pictures.buckets.buckets, key=lambda bucket: bucket.width * bucket.height)
+    values = sum(_activation_values(outline.layout.unet, largest)) * batch
+    if recipe.memory.gradient_checkpointing:
+        values *= _CHECKPOINTED_PART
+    return int(weights + factors + values * item)
+
+
+def _reach(layer: nn.Module) -> int:
+    """Inputs of `down` plus outputs of `up`, in numbers for each unit of rank."""
+    weight = layer.get_parameter("weight")
+    return weight[0].numel() + weight.shape[0]
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _activation_values(layout: UNetLayout, bucket: Bucket) -> Iterator[float]:
+    tokens = bucket.width * bucket.height / 64
+    for level, (width, depth) in enumerate(zip(layout.widths, layout.depths, strict=True)):
+        here = tokens / 4**level * width
+        blocks = layout.resnets * 2 + 1
+        yield here * blocks * (_RESNET_VALUES + _TRANSFORMER_VALUES * depth)
+    yield here * (2 * _RESNET_VALUES + _TRANSFORMER_VALUES * layout.middle_depth)
+
+
+def _check_presets(recipe: Recipe) -> None:
+    for preset in recipe.preview.presets:
+        BlockWeights.parse(preset)
+
+
+def _advice(
+    recipe: Recipe, pictures: Pictures, resolution: int, outline: Outline
+) -> Iterator[Finding]:
+    """What is allowed and usually a mistake."""
+    images = len(pictures.dataset.items)
+    rate = max(recipe.optimizer.unet_lr, recipe.optimizer.text_encoder_lr)
+    remarks = {
+        f"only {images} pictures: 15 or more, of different poses and backgrounds, "
+        "keep the network from learning them by heart": images < _FEW_PICTURES,
+        f"only {pictures.batches.steps} steps: most subjects take 500 to 2000; raise "
+        "training.epochs": pictures.batches.steps < _FEW_STEPS,
+        f"a learning rate of {rate:g} is far above what AdamW takes (1e-5 to 1e-3): expect the "
+        "training to diverge": rate > _HIGH_RATE,
+        f"network.rank {recipe.network.rank} makes a large file that rarely looks better than "
+        "32": recipe.network.rank > _MUCH_RANK,
+        f"dataset.resolution {resolution} is far from the base model's {outline.resolution}: it "
+        "draws worse there": not 0.5 <= resolution / outline.resolution <= 2,
+    }
+    for text, applies in remarks.items():
+        if applies:
+            yield Finding(level="warning", text=text)

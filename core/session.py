@@ -1,0 +1,210 @@
+"""The only way in: plan a recipe, run the plan, preview the network that is still in memory.
+
+plan = make_plan(recipe)                                   every check, no work
+base = open_base(recipe.base, recipe.memory, device)       the base model, frozen
+trained = run(plan, base, on_event=..., stop=...)          encode, train, write, read back
+grid = preview(base, trained.network, request)             no file and no merge in between
+bake_file(trained.path, "NOFACE")                          a plain file, weights folded in
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+
+from .adapters.block_weights import BlockWeights
+from .adapters.lora import AdapterWeights
+from .adapters.network import Network, Strength, fold
+from .config.base import BaseConfig
+from .config.memory import MemoryConfig
+from .config.recipe import Recipe
+from .errors import FileError
+from .events import Finished, OnEvent, Saved, StopFlag, ignore, never
+from .files.images import write_png
+from .files.network_file import WrittenFile, read_network, write_network
+from .files.resume import forget_states, load_state, state_paths
+from .models.base_model import BaseModel, load_base_model
+from .planner import Plan, network_path
+from .planner import make_plan as planned
+from .preview.grid import Grid, GridRequest, render_grid
+from .preview.progress_plot import loss_plot
+from .preview.sampling import DrawSettings, Prompt, draw
+from .train.effect import open_network
+from .train.job import Job, Task, Trained
+from .train.precision import resolve_precision
+
+__all__ = [
+    "Plan",
+    "Start",
+    "Trained",
+    "bake_file",
+    "make_plan",
+    "open_base",
+    "open_network",
+    "pick_device",
+    "preview",
+    "run",
+]
+
+Start = Literal["new", "resume", "restart"]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" is the GPU where there is one, else the CPU; otherwise the device of that name."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def open_base(base: BaseConfig, memory: MemoryConfig, device: torch.device) -> BaseModel:
+    """Load a checkpoint, frozen, in the precision of the run. Raises CheckpointError."""
+    return load_base_model(
+        base.checkpoint,
+        device=device,
+        dtype=resolve_precision(memory.precision, device).compute,
+        prediction=base.prediction,
+        zero_terminal_snr=base.zero_terminal_snr,
+    )
+
+
+def run(
+    plan: Plan,
+    base: BaseModel,
+    *,
+    start: Start = "new",
+    on_event: OnEvent = ignore,
+    stop: StopFlag = never,
+) -> Trained:
+    """Train the plan on `base`, write the network file, and read it back.
+
+    start: "new" refuses where a stopped run of the same name waits, "resume" goes on with it, and
+    "restart" forgets it. `stop` is asked between steps: what was trained is kept, as a network file
+    of its own and as a resume state. `base` is afterwards as it was, whatever happens.
+    """
+    refuse_lost_state(plan.path, start)
+    if start == "restart":
+        forget_states(plan.path)
+    state = load_state(plan.path)
+    task = Task(
+        recipe=plan.recipe, pictures=plan.pictures, resolution=plan.resolution, path=plan.path
+    )
+    trained = Job(task, base, on_event).run(state, stop, _sampler(plan, base))
+    on_event(
+        Finished(
+            path=trained.path,
+            steps=trained.steps,
+            stopped=trained.stopped,
+            findings=plan.findings,
+        )
+    )
+    return trained
+
+
+def _sampler(plan: Plan, base: BaseModel) -> Callable[[int], Path]:
+    """Draws the recipe's prompts with the network as it is, side by side, into one PNG file."""
+    recipe = plan.recipe
+    prompts = [Prompt(text, recipe.preview.negative_prompt) for text in recipe.preview.prompts]
+    settings = DrawSettings.of(recipe.preview, recipe.base.clip_skip)
+
+    def sample(step: int) -> Path:
+        path = plan.path.with_name(f"{plan.path.stem}-samples") / f"step-{step:08d}.png"
+        write_png(path, side_by_side(draw(base, prompts, settings)), overwrite=True)
+        return path
+
+    return sample
+
+
+def side_by_side(pictures: list[Image.Image]) -> Image.Image:
+    """One picture of several of equal size, from left to right."""
+    width, height = pictures[0].size
+    row = Image.new("RGB", (width * len(pictures), height))
+    for place, picture in enumerate(pictures):
+        row.paste(picture, (place * width, 0))
+    return row
+
+
+def make_plan(recipe: Recipe, start: Start = "new", on_event: OnEvent = ignore) -> Plan:
+    """Check everything that can be checked and count the true steps; `start` as in `run`.
+
+    Raises the TrainerError of whatever would fail later.
+    """
+    refuse_lost_state(network_path(recipe), start)
+    return planned(recipe, on_event)
+
+
+def refuse_lost_state(network: Path, start: Start) -> None:
+    """Raise FileError where `start` does not go with the resume states that are there."""
+    waiting = [path for path in state_paths(network) if path.exists()]
+    if start == "new" and waiting:
+        raise FileError(
+            f"a stopped training of this name waits in {waiting[0]}: go on with --resume, or forget "
+            "it with --restart"
+        )
+    if start == "resume" and not waiting:
+        raise FileError(
+            f"there is no stopped training to go on with: {state_paths(network)[0]} does not "
+            "exist; train without --resume"
+        )
+
+
+def preview(
+    base: BaseModel,
+    network: Network,
+    request: GridRequest,
+    on_event: OnEvent = ignore,
+    stop: StopFlag = never,
+) -> Grid:
+    """Draw block weights x prompts with the network that is in memory."""
+    return render_grid(base, network, request, on_event, stop)
+
+
+def write_loss_plot(trained: Trained, network: Path, on_event: OnEvent = ignore) -> Path | None:
+    """Plot the losses of a run beside its network file; None where no step was taken."""
+    history = trained.history
+    if not history.losses:
+        return None
+    path = network.with_name(f"{network.stem}-loss.png")
+    steps = range(1, len(history.losses) + 1)
+    write_png(path, loss_plot(steps, history.losses, history.lrs), overwrite=True)
+    on_event(Saved(path=path, kind="plot"))
+    return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bake:
+    """What to fold into a file: block weights as users write them, and the parts' strengths.
+
+    precision: "" keeps that of the file.
+    """
+
+    weights: str
+    unet: float = 1.0
+    text_encoder: float = 1.0
+    precision: str = ""
+
+
+def bake_file(
+    source: Path, bake: Bake, output: Path | None = None, *, overwrite: bool = False
+) -> WrittenFile:
+    """Fold block weights into a plain LoRA file that draws at strength 1 what they draw live.
+
+    Without `output` the name is SOURCE-LABEL.safetensors. Modules at 0 are left out.
+    """
+    file = read_network(source)
+    weights = BlockWeights.parse(bake.weights)
+    label = "".join(c if c.isalnum() or c in "-_." else "_" for c in weights.label or "baked")
+    output = output or source.with_name(f"{source.stem}-{label}.safetensors")
+    modules = {key: AdapterWeights(*module) for key, module in file.modules.items()}
+    strength = Strength(unet=bake.unet, text_encoder=bake.text_encoder, block_weights=weights)
+    baked = fold(modules, strength)
+    metadata = {
+        **file.metadata,
+        "ss_output_name": output.stem,
+        "lora_loop.baked_block_weights": weights.text(),
+    }
+    return write_network(
+        output, baked, metadata, bake.precision or file.precision, overwrite=overwrite
+    )

@@ -1,0 +1,60 @@
+"""Networks from files, and the proof that a written one works."""
+
+from pathlib import Path
+
+import torch
+
+from ..adapters.lora import AdapterWeights
+from ..adapters.network import Network
+from ..adapters.targets import find_targets
+from ..errors import FileError
+from ..files.names import paths_by_key
+from ..files.network_file import read_network
+from ..models.base_model import BaseModel
+from ..randomness import generator
+
+_PROOF_SIDE = 8  # latent pixels
+_PROOF_TIMESTEP = 500
+
+
+def open_network(base: BaseModel, path: Path) -> Network:
+    """A network from a LoRA file, ready to be attached to `base`. Raises FileError, ConfigError."""
+    file = read_network(path)
+    targets = find_targets(base.unet, base.text_encoder)
+    paths = paths_by_key(targets, base.family.key)
+    unknown = sorted(set(file.modules) - set(paths))
+    if unknown:
+        raise FileError(
+            f"{path} does not fit {base.path.name}: {len(unknown)} of its {len(file.modules)} "
+            f"modules are not in this base model ({', '.join(unknown[:3])}); give the checkpoint "
+            "that it was trained on"
+        )
+    weights = {paths[key]: AdapterWeights(*module) for key, module in file.modules.items()}
+    return Network.from_weights(targets, weights)
+
+
+def require_effect(base: BaseModel, path: Path) -> None:
+    """Prove that the file at `path`, loaded anew, changes what `base` answers. Raises FileError."""
+    network = open_network(base, path)
+    before = _answer(base)
+    with network.attached(base.unet, base.text_encoder):
+        after = _answer(base)
+    if not bool(torch.isfinite(after).all()):
+        raise FileError(
+            f"{path} was written, but the base model answers with numbers that are not finite: "
+            "train with a lower learning rate, or set output.precision to bf16 or fp32"
+        )
+    if torch.equal(before, after):
+        raise FileError(
+            f"{path} was written, but it changes nothing: train for more steps, raise the learning "
+            "rate, or set output.precision to fp32"
+        )
+
+
+@torch.no_grad()
+def _answer(base: BaseModel) -> torch.Tensor:
+    chance = generator(0, "proof")
+    latents = torch.randn(1, 4, _PROOF_SIDE, _PROOF_SIDE, generator=chance)
+    context = base.encode_text([""])
+    timestep = torch.tensor([_PROOF_TIMESTEP], device=base.device)
+    return base.unet(latents.to(base.device, base.dtype), timestep, context, return_dict=False)[0]

@@ -1,0 +1,75 @@
+"""What a run knows of itself, for the metadata of its file."""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+from ... import __version__
+from ..data.items import ImageItem
+from ..files.metadata import Folder, RunFacts
+from ..models.base_model import BaseModel
+from .encode import Pictures
+from .precision import PRECISIONS
+from .trainer import Trainer
+
+_OLD_HASH_OFFSET, _OLD_HASH_LENGTH = 0x100000, 0x10000
+
+
+def run_facts(base: BaseModel, pictures: Pictures, resolution: int, trainer: Trainer) -> RunFacts:
+    """Gather the facts; `trainer` says how far the run has come."""
+    batches, items = pictures.batches, pictures.dataset.items
+    return RunFacts(
+        family=base.family.key,
+        prediction=base.prediction,
+        zero_terminal_snr=base.zero_terminal_snr,
+        base_file=base.path.name,
+        base_sha256=base.sha256,
+        base_old_hash=old_hash(base.path),
+        resolution=resolution,
+        folders=_folders(items),
+        buckets=tuple(
+            (bucket.width, bucket.height, sum(items[fit.item].repeats for fit in bucket.fits))
+            for bucket in pictures.buckets.buckets
+        ),
+        aspect_error=_aspect_error(pictures),
+        batches_per_epoch=batches.batches_per_epoch,
+        epochs=batches.epochs,
+        epoch=-(-trainer.step // batches.steps_per_epoch),
+        steps=trainer.step,
+        total_steps=trainer.steps,
+        precision=next(name for name, p in PRECISIONS.items() if p.compute == base.dtype),
+        version=__version__,
+    )
+
+
+def old_hash(path: Path) -> str:
+    """The WebUI's first model hash: 8 digits of the SHA-256 of 64 KiB at 1 MiB."""
+    with path.open("rb") as file:
+        file.seek(_OLD_HASH_OFFSET)
+        return hashlib.sha256(file.read(_OLD_HASH_LENGTH)).hexdigest()[:8]
+
+
+def _folders(items: tuple[ImageItem, ...]) -> tuple[Folder, ...]:
+    """By folder name, as sd-scripts counts; folders of one name and repeats are one."""
+    captions: dict[tuple[str, int], list[str]] = {}
+    for item in items:
+        captions.setdefault((item.path.parent.name, item.repeats), []).append(item.caption)
+    seen: Counter[str] = Counter()
+    folders = []
+    for (name, repeats), own in captions.items():
+        seen[name] += 1
+        unique = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        folders.append(Folder(name=unique, repeats=repeats, captions=tuple(own)))
+    return tuple(folders)
+
+
+def _aspect_error(pictures: Pictures) -> float:
+    """Mean of |width / height of the picture - that of its bucket|, over pictures x repeats."""
+    items, total, count = pictures.dataset.items, 0.0, 0
+    for bucket in pictures.buckets.buckets:
+        for fit in bucket.fits:
+            item = items[fit.item]
+            error = abs(item.width / item.height - bucket.width / bucket.height)
+            total += error * item.repeats
+            count += item.repeats
+    return total / count

@@ -1,0 +1,160 @@
+"""One training: its position, factors and optimizer, moved on by whole optimizer steps."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..adapters.network import Network
+from ..config.recipe import Recipe
+from ..data.batches import Batch, BatchPlan
+from ..diffusion.schedule import scaled_linear
+from ..errors import TrainerError
+from ..models.base_model import BaseModel
+from .lr import lr_factor
+from .optimizers import make_optimizer
+from .precision import Precision, make_scaler
+from .step import Draws, Latents, denoising_loss, draw, make_objective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What the loop draws from, encoded once.
+
+    batches: which pictures each step sees. latents: (mean, std) of every picture, each
+    (4, h, w), fp32 on the CPU. captions: one for each picture. contexts: encoded text (77, C) by
+    caption, or None while the text encoder itself is trained.
+    """
+
+    batches: BatchPlan
+    latents: list[tuple[Tensor, Tensor]]
+    captions: list[str]
+    contexts: dict[str, Tensor] | None
+
+
+class Trainer:
+    """Advances a network that is attached to `base` by one optimizer step at a time.
+
+    `step` counts the steps taken. All chance is a function of (seed, step), and the learning rate
+    of (step, steps): two trainers in the same state go on identically.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        network: Network,
+        data: TrainingData,
+        recipe: Recipe,
+        precision: Precision,
+    ) -> None:
+        self.step = 0
+        self.images = 0
+        self.steps = data.batches.steps
+        self._base, self._network, self._data, self._recipe = base, network, data, recipe
+        self._device, self._dtype = base.device, precision.compute
+        schedule = scaled_linear(
+            prediction=base.prediction, zero_terminal_snr=base.zero_terminal_snr
+        )
+        objective = recipe.objective
+        self._objective = make_objective(
+            schedule, objective.min_snr_gamma, objective.noise_offset, self._device
+        )
+        self._optimizer = make_optimizer(network.parameters_by_part(), recipe.optimizer)
+        self._scaler = make_scaler(precision, self._device)
+        self._parameters = [
+            parameter for group in self._optimizer.param_groups for parameter in group["params"]
+        ]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first part at the current step."""
+        group = self._optimizer.param_groups[0]
+        return group["base_lr"] * lr_factor(self._recipe.lr_schedule, self.step, self.steps)
+
+    def advance(self) -> Tensor:
+        """Take one optimizer step; its mean loss as a 0-dim tensor on the device."""
+        factor = lr_factor(self._recipe.lr_schedule, self.step, self.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        micro_batches = self._data.batches.of_step(self.step)
+        total = torch.zeros((), device=self._device)
+        for micro, batch in enumerate(micro_batches):
+            loss = self._loss(batch, micro) / len(micro_batches)
+            self._scaler.scale(loss).backward()
+            total += loss.detach()
+        self._refuse_divergence(total)
+        self._scaler.unscale_(self._optimizer)
+        if self._recipe.optimizer.max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.optimizer.max_grad_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.images += sum(len(batch.indices) for batch in micro_batches)
+        return total
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The optimizer's moments by factor name and the loss scale, to be put back exactly."""
+        tensors = {
+            f"optimizer.{key}.{name}": value
+            for name, parameter in self._network.named_parameters().items()
+            for key, value in self._optimizer.state[parameter].items()
+        }
+        for key, value in self._scaler.state_dict().items():
+            tensors[f"scaler.{key}"] = torch.tensor(float(value), dtype=torch.float64)
+        return tensors
+
+    def restore(self, step: int, images: int, tensors: dict[str, Tensor]) -> None:
+        """Go back to a saved position. The factors themselves are the network's to restore."""
+        self.step, self.images = step, images
+        for name, parameter in self._network.named_parameters().items():
+            state = {}
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                value = tensors.get(f"optimizer.{key}.{name}")
+                if value is not None:
+                    on_host = key == "step" and self._device.type == "cpu"
+                    state[key] = value.clone() if on_host else value.to(parameter.device).clone()
+            if state:
+                self._optimizer.state[parameter] = state
+        scale = {
+            key.removeprefix("scaler."): value.item()
+            for key, value in tensors.items()
+            if key.startswith("scaler.")
+        }
+        if scale:
+            scale["_growth_tracker"] = int(scale["_growth_tracker"])
+            scale["growth_interval"] = int(scale["growth_interval"])
+            self._scaler.load_state_dict(scale)
+
+    def _loss(self, batch: Batch, micro: int) -> Tensor:
+        means, stds = zip(*(self._data.latents[index] for index in batch.indices), strict=True)
+        latents = Latents(self._moved(torch.stack(means)), self._moved(torch.stack(stds)))
+        seed = self._recipe.training.seed
+        draws = draw(
+            seed, self.step, micro, latents.mean.shape, self._recipe.objective.noise_offset
+        )
+        draws = Draws(*(self._moved(tensor) for tensor in draws))
+        context = self._context([self._data.captions[index] for index in batch.indices])
+        return denoising_loss(self._base.unet, context, latents, draws, self._objective)
+
+    def _context(self, captions: list[str]) -> Tensor:
+        if self._data.contexts is None:
+            return self._base.encode_text(captions, self._recipe.base.clip_skip)
+        contexts = torch.stack([self._data.contexts[caption] for caption in captions])
+        return self._moved(contexts.to(self._dtype))
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)
+
+    def _refuse_divergence(self, loss: Tensor) -> None:
+        """Stop before the factors are spoilt; on a GPU the loop notices it when the loss arrives."""
+        if self._device.type == "cpu" and not torch.isfinite(loss):
+            raise diverged(self.step + 1, float(loss))
+
+
+def diverged(step: int, loss: float) -> TrainerError:
+    """The error for a loss that is no number any more."""
+    return TrainerError(
+        f"the loss became {loss} at step {step}: the training has diverged; lower "
+        "optimizer.unet_lr and optimizer.text_encoder_lr, or set memory.precision to fp32 or bf16"
+    )
