@@ -1,0 +1,226 @@
+"""Drawing pictures with a base model, and with whatever network is attached to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..config.preview import PreviewConfig
+from ..diffusion.samplers import SampleRequest, sample
+from ..diffusion.schedule import NoiseSchedule, scaled_linear
+from ..errors import ConfigError
+from ..events import OnEvent, PhaseProgress, PhaseStarted, StopFlag, ignore, never
+from ..log import logger
+from ..models.base_model import BaseModel
+from ..randomness import generator
+
+LATENT_CHANNELS = 4
+LATENT_STRIDE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a picture should show, and what it should not."""
+
+    text: str
+    negative: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawSettings:
+    """How pictures are drawn; the picture with index i of a list gets the seed `seed` + i.
+
+    width, height: pixels, multiples of 8; 0 means the base model's own resolution. guidance: 1
+    leaves the negative prompt out. batch_size: pictures in one call of the model. A picture is
+    repeated bit by bit with the same batch_size; with another one its last bits may differ,
+    because a library's kernels add up in another order.
+    """
+
+    width: int = 0
+    height: int = 0
+    sampler: str = "dpmpp_2m_karras"
+    steps: int = 20
+    guidance: float = 7.0
+    seed: int = 1
+    clip_skip: int = 1
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name, side in (("width", self.width), ("height", self.height)):
+            if side < 0 or side % LATENT_STRIDE:
+                raise ConfigError(
+                    f"preview.{name} is {side}; it must be a multiple of {LATENT_STRIDE} pixels, "
+                    "or 0 for the base model's own"
+                )
+        if not math.isfinite(self.guidance):
+            raise ConfigError(f"preview.guidance is {self.guidance}; it must be a number")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size is {self.batch_size}; it must be 1 or more")
+        self.request()
+
+    @classmethod
+    def of(cls, preview: PreviewConfig, clip_skip: int = 1) -> DrawSettings:
+        """Take the settings from a recipe's sections."""
+        return cls(
+            width=preview.width,
+            height=preview.height,
+            sampler=preview.sampler,
+            steps=preview.steps,
+            guidance=preview.guidance,
+            seed=preview.seed,
+            clip_skip=clip_skip,
+        )
+
+    def request(self) -> SampleRequest:
+        """Name the sampler and its steps; ConfigError where there is no such sampler."""
+        return SampleRequest(self.sampler, self.steps)
+
+    def size(self, base: BaseModel) -> tuple[int, int]:
+        """Give the pictures' width and height in pixels."""
+        own = base.resolution // LATENT_STRIDE * LATENT_STRIDE
+        return self.width or own, self.height or own
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the caller asked for it
+    """The stop flag was seen between two sampling steps; the picture in work is lost."""
+
+
+class Painter:
+    """Draws with one base model and one set of settings, and encodes each text once.
+
+    on_step(n): called after each sampling step of n pictures; stop: asked before each.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        settings: DrawSettings,
+        on_step: Callable[[int], None],
+        stop: StopFlag = never,
+    ) -> None:
+        self._base, self._settings, self._on_step, self._stop = base, settings, on_step, stop
+        self._schedule: NoiseSchedule = scaled_linear(base.prediction, base.zero_terminal_snr)
+        self._contexts: dict[tuple[str, float], Tensor] = {}
+
+    def paint_all(
+        self, prompts: Sequence[Prompt], text_strength: float = 1.0
+    ) -> Iterator[Image.Image]:
+        """Draw a picture for each prompt, in batches. Raises Stopped.
+
+        text_strength: which state the text encoder is in, so that texts are not encoded again in
+        one that was seen before: the same number must mean the same weights.
+        """
+        size, seed = self._settings.batch_size, self._settings.seed
+        for start in range(0, len(prompts), size):
+            batch = prompts[start : start + size]
+            yield from self._paint(
+                batch, range(seed + start, seed + start + len(batch)), text_strength
+            )
+
+    @torch.no_grad()
+    def _paint(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], text_strength: float
+    ) -> list[Image.Image]:
+        """Draw one batch; one seed for each picture."""
+        settings = self._settings
+        width, height = settings.size(self._base)
+        chance = [generator(seed, "preview") for seed in seeds]
+        shape = (LATENT_CHANNELS, height // LATENT_STRIDE, width // LATENT_STRIDE)
+        noise = torch.stack([torch.randn(shape, generator=one) for one in chance])
+        latents = sample(
+            self._guided(prompts, text_strength),
+            noise.to(self._base.device),
+            settings.request(),
+            self._schedule,
+            chance,
+        )
+        return [self._picture(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
+
+    def _guided(
+        self, prompts: Sequence[Prompt], text_strength: float
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Make the model's function of xt and timestep, with classifier-free guidance in one call.
+
+        Ho and Salimans 2022: output = unconditional + guidance (conditional - unconditional).
+        """
+        guidance = self._settings.guidance
+        texts = [prompt.text for prompt in prompts]
+        if guidance != 1:
+            texts += [prompt.negative for prompt in prompts]
+        context = torch.cat([self._context(text, text_strength) for text in texts])
+        repeats = len(texts) // len(prompts)
+
+        def denoise(xt: Tensor, timestep: Tensor) -> Tensor:
+            if self._stop():
+                raise Stopped
+            both, times = torch.cat([xt] * repeats), torch.cat([timestep] * repeats)
+            output = self._base.unet(both.to(context.dtype), times, context, return_dict=False)[0]
+            self._on_step(len(prompts))
+            if repeats == 1:
+                return output
+            wanted, unwanted = output.float().chunk(2)
+            return unwanted + guidance * (wanted - unwanted)
+
+        return denoise
+
+    def _context(self, text: str, text_strength: float) -> Tensor:
+        """Encode a text alone, so that it does not depend on what else is drawn: (1, 77, C)."""
+        key = (text, text_strength)
+        if key not in self._contexts:
+            self._contexts[key] = self._base.encode_text([text], self._settings.clip_skip)
+        return self._contexts[key]
+
+    def _picture(self, latent: Tensor, seed: int) -> Image.Image:
+        """Decode one latent (4, h, w), alone for the sake of memory."""
+        pixels = self._base.decode(latent[None])[0].float()
+        if not bool(torch.isfinite(pixels).all()):
+            logger.warning(
+                "preview with seed %d: the model gave numbers that are not finite, shown as gray; "
+                "set memory.precision to fp32 or bf16, or lower the learning rates",
+                seed,
+            )
+            pixels = pixels.nan_to_num(nan=0.5, posinf=0.5, neginf=0.5)
+        levels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+        return Image.fromarray(np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy()))
+
+
+class Progress:
+    """Reports sampling steps of the phase "preview" as they are done."""
+
+    def __init__(self, total: int, on_event: OnEvent) -> None:
+        self._done, self._total, self._on_event = 0, total, on_event
+        on_event(PhaseStarted(name="preview", total=total))
+
+    def step(self, count: int) -> None:
+        """Count `count` more."""
+        self._done += count
+        self._on_event(PhaseProgress(name="preview", done=self._done, total=self._total))
+
+
+def draw(
+    base: BaseModel,
+    prompts: Sequence[Prompt],
+    settings: DrawSettings,
+    on_event: OnEvent = ignore,
+    stop: StopFlag = never,
+) -> list[Image.Image]:
+    """Draw a picture for each prompt, with the network that is attached to `base`, if any.
+
+    A picture depends on its prompt, its seed (`settings.seed` + its index) and the settings only.
+    When stopped, the pictures that are done are returned.
+    """
+    progress = Progress(len(prompts) * settings.steps, on_event)
+    painter = Painter(base, settings, progress.step, stop)
+    pictures: list[Image.Image] = []
+    try:
+        for picture in painter.paint_all(prompts):
+            pictures.append(picture)  # noqa: PERF402 - a stop in the middle keeps the first ones
+    except Stopped:
+        logger.info("preview stopped after %d of %d pictures", len(pictures), len(prompts))
+    return pictures

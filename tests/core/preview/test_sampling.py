@@ -1,0 +1,155 @@
+"""Pictures repeat, do not depend on their neighbours, and follow guidance and sizes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lora_loop.core.adapters.network import Network
+from lora_loop.core.config import PreviewConfig
+from lora_loop.core.config.fields import describe
+from lora_loop.core.diffusion.samplers import SAMPLERS
+from lora_loop.core.errors import ConfigError
+from lora_loop.core.events import Event, PhaseProgress, PhaseStarted
+from lora_loop.core.models.base_model import BaseModel
+from lora_loop.core.preview.sampling import DrawSettings, Prompt, draw
+
+FAST = DrawSettings(steps=1)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)
+
+
+def same(first: Image.Image, second: Image.Image) -> bool:
+    return np.array_equal(pixels(first), pixels(second))
+
+
+def test_pictures_repeat_and_differ_by_prompt_and_seed(base: BaseModel) -> None:
+    prompts = [Prompt("a cat"), Prompt("a dog")]
+    first, second = draw(base, prompts, FAST)
+    assert first.size == (64, 64)
+    assert first.mode == "RGB"
+    assert not same(first, second)
+    assert same(draw(base, prompts[:1], FAST)[0], first)
+    assert same(draw(base, prompts[1:], replace(FAST, seed=2))[0], second)  # seed + index
+    assert not same(draw(base, prompts[:1], replace(FAST, seed=2))[0], first)
+
+
+def test_the_process_stream_is_left_alone(base: BaseModel) -> None:
+    before = torch.get_rng_state()
+    draw(base, [Prompt("a cat")], replace(FAST, sampler="euler_a", steps=2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_batch_draws_the_same_pictures(base: BaseModel) -> None:
+    prompts = [Prompt("a cat"), Prompt("a dog", "ugly"), Prompt("")]
+    settings = replace(FAST, sampler="euler_a", steps=2)
+    alone = draw(base, prompts, settings)
+    together = draw(base, prompts, replace(settings, batch_size=2))
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(pixels(one).astype(int) - pixels(other)).max() <= 1
+
+
+def test_guidance_by_its_formula(base: BaseModel) -> None:
+    """With one step and epsilon, x0 is linear in the model's output, so in the guidance."""
+    prompt, seen = Prompt("a cat", "a dog"), []
+    base.decode = lambda latents: (seen.append(latents), latents.new_zeros(1, 3, 64, 64))[1]
+    for guidance in (0.0, 1.0, 3.0):
+        draw(base, [prompt], replace(FAST, guidance=guidance))
+    unwanted, wanted, guided = seen
+    assert not torch.allclose(unwanted, wanted, rtol=0.01)
+    torch.testing.assert_close(guided, unwanted + 3 * (wanted - unwanted), rtol=1e-3, atol=1e-3)
+
+
+def test_clip_skip_and_sampler_matter(base: BaseModel) -> None:
+    plain = draw(base, [Prompt("a cat")], replace(FAST, steps=2))[0]
+    assert not same(plain, draw(base, [Prompt("a cat")], replace(FAST, steps=2, clip_skip=2))[0])
+    assert not same(plain, draw(base, [Prompt("a cat")], replace(FAST, steps=2, sampler="ddim"))[0])
+
+
+def test_sizes(base: BaseModel) -> None:
+    assert draw(base, [Prompt("")], replace(FAST, width=72, height=40))[0].size == (72, 40)
+    base.resolution = 100
+    assert FAST.size(base) == (96, 96)
+
+
+def test_v_prediction_with_zero_terminal_snr_draws(base: BaseModel) -> None:
+    plain = draw(base, [Prompt("a cat")], replace(FAST, steps=2))[0]
+    base.prediction, base.zero_terminal_snr = "v", True
+    picture = draw(base, [Prompt("a cat")], replace(FAST, steps=2))[0]
+    assert not same(plain, picture)
+    assert len(np.unique(pixels(picture))) > 10
+
+
+def test_progress_counts_steps_of_all_pictures(base: BaseModel) -> None:
+    events: list[Event] = []
+    draw(
+        base,
+        [Prompt("a"), Prompt("b"), Prompt("c")],
+        DrawSettings(steps=2, batch_size=2),
+        events.append,
+    )
+    assert events[0] == PhaseStarted(name="preview", total=6)
+    done = [event.done for event in events if isinstance(event, PhaseProgress)]
+    assert done == [2, 4, 5, 6]
+
+
+def test_stopping_keeps_what_is_drawn(base: BaseModel) -> None:
+    events: list[Event] = []
+    prompts = [Prompt("a"), Prompt("b"), Prompt("c")]
+    pictures = draw(base, prompts, DrawSettings(steps=2), events.append, lambda: len(events) > 4)
+    assert len(pictures) == 2  # started, four steps, stopped in the third picture
+    assert draw(base, prompts, FAST, stop=lambda: True) == []
+
+
+def test_no_prompts_draw_nothing(base: BaseModel) -> None:
+    assert draw(base, [], FAST) == []
+
+
+def test_broken_numbers_give_gray_and_a_warning(
+    base: BaseModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    base.decode = lambda latents: torch.full((1, 3, 64, 64), float("nan"))
+    picture = draw(base, [Prompt("a cat")], FAST)[0]
+    assert set(np.unique(pixels(picture)).tolist()) == {128}
+    assert "not finite" in caplog.text
+
+
+def test_an_attached_network_keeps_its_gradients(base: BaseModel, network: Network) -> None:
+    with network.attached(base.unet, base.text_encoder):
+        draw(base, [Prompt("a cat")], FAST)
+        context = base.encode_text(["a cat"])
+        base.unet(torch.ones(1, 4, 8, 8), torch.zeros(1), context).sample.sum().backward()
+    assert all(factor.grad is not None for factor in network.named_parameters().values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"width": 100}, "preview.width is 100"),
+        ({"height": -64}, "preview.height is -64"),
+        ({"sampler": "plms"}, "preview.sampler is 'plms'"),
+        ({"steps": 0}, "preview.steps is 0"),
+        ({"guidance": float("nan")}, "preview.guidance is nan"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        DrawSettings(**wrong)
+
+
+def test_settings_come_from_the_recipe() -> None:
+    preview = PreviewConfig(sampler="ddim", steps=7, guidance=3.0, seed=9, width=64, height=128)
+    settings = DrawSettings.of(preview, clip_skip=2)
+    assert settings == DrawSettings(
+        sampler="ddim", steps=7, guidance=3.0, seed=9, width=64, height=128, clip_skip=2
+    )
+
+
+def test_every_sampler_of_the_recipe_is_there() -> None:
+    sampler = next(setting for setting in describe(PreviewConfig) if setting.name == "sampler")
+    assert set(dict(sampler.choices)) == set(SAMPLERS)
