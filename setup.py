@@ -5,4 +5,9 @@ from setuptools import find_packages, setup
 setup(
     packages=["lora_loop", *(f"lora_loop.{name}" for name in find_packages(include=["core*"]))],
     package_dir={"lora_loop": "."},
+    package_data={
+        "lora_loop": ["LICENSE", "NOTICE", "presets/*.json"],
+        "lora_loop.core.demo": ["assets/*", "dataset/*/*"],
+        "lora_loop.core.models": ["tokenizer_data/*"],
+    },
 )
