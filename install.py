@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__ if wanted_help else f"{USAGE}\nunknown command: {command}")
         return 0 if wanted_help else 2
     try:
-        set_up(extras=["test"] if command == "test" else [])
+        set_up(extras=["demo", "test"] if command == "test" else ["demo"])
     except InstallError as error:
         print(f"install.py: {error}", file=sys.stderr)
         return 1

@@ -23,6 +23,7 @@ from .config.memory import MemoryConfig
 from .config.recipe import Recipe
 from .errors import FileError
 from .events import Finished, OnEvent, Saved, StopFlag, ignore, never
+from .files.atomic import write_bytes
 from .files.images import write_png
 from .files.network_file import WrittenFile, read_network, write_network
 from .files.resume import forget_states, load_state, state_paths
@@ -135,15 +136,20 @@ def make_plan(recipe: Recipe, start: Start = "new", on_event: OnEvent = ignore) 
     return planned(recipe, on_event)
 
 
+def has_state(network: Path) -> bool:
+    """Whether a stopped training of the network file `network` waits to be gone on with."""
+    return any(path.exists() for path in state_paths(network))
+
+
 def refuse_lost_state(network: Path, start: Start) -> None:
     """Raise FileError where `start` does not go with the resume states that are there."""
-    waiting = [path for path in state_paths(network) if path.exists()]
-    if start == "new" and waiting:
+    waits = has_state(network)
+    if start == "new" and waits:
         raise FileError(
-            f"a stopped training of this name waits in {waiting[0]}: go on with --resume, or forget "
-            "it with --restart"
+            f"a stopped training of this name waits beside {network}: go on with --resume, or "
+            "forget it with --restart"
         )
-    if start == "resume" and not waiting:
+    if start == "resume" and not waits:
         raise FileError(
             f"there is no stopped training to go on with: {state_paths(network)[0]} does not "
             "exist; train without --resume"
@@ -161,11 +167,31 @@ def preview(
     return render_grid(base, network, request, on_event, stop)
 
 
-def write_loss_plot(trained: Trained, network: Path, on_event: OnEvent = ignore) -> Path | None:
-    """Plot the losses of a run beside its network file; None where no step was taken."""
+def grid_request(recipe: Recipe, name: str) -> GridRequest:
+    """The grid that the recipe's preview settings ask for; `name` is the network's."""
+    negative = recipe.preview.negative_prompt
+    return GridRequest(
+        prompts=tuple(Prompt(text, negative) for text in recipe.preview.prompts),
+        presets=recipe.preview.presets,
+        settings=DrawSettings.of(recipe.preview, recipe.base.clip_skip),
+        network_name=name,
+    )
+
+
+def grid_path(network: Path) -> Path:
+    """Where the grid of a network file goes: beside it."""
+    return network.with_name(f"{network.stem}-grid.png")
+
+
+def write_grid(grid: Grid, path: Path, on_event: OnEvent = ignore, *, overwrite: bool) -> None:
+    """Write a grid as PNG with everything that is needed to repeat it."""
+    write_bytes(path, grid.png(), overwrite=overwrite)
+    on_event(Saved(path=path, kind="grid"))
+
+
+def write_loss_plot(trained: Trained, network: Path, on_event: OnEvent = ignore) -> Path:
+    """Plot the losses of a run beside its network file."""
     history = trained.history
-    if not history.losses:
-        return None
     path = network.with_name(f"{network.stem}-loss.png")
     steps = range(1, len(history.losses) + 1)
     write_png(path, loss_plot(steps, history.losses, history.lrs), overwrite=True)

@@ -27,7 +27,7 @@ class Strength:
     block_weights: BlockWeights | None = None
 
     def of(self, path: str) -> float:
-        """Return the strength of one adapter, by path or kohya key: its part's times its block's."""
+        """Return one adapter's strength, by path or kohya key: its part's times its block's."""
         block = block_of(path)
         part = self.text_encoder if block == BASE else self.unet
         return part if self.block_weights is None else part * self.block_weights.ratio(block)

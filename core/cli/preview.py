@@ -5,10 +5,10 @@ from pathlib import Path
 
 from .. import session
 from ..config.recipe import BaseConfig, MemoryConfig, PreviewConfig
-from ..files.atomic import refuse_existing, write_bytes
+from ..files.atomic import refuse_existing
 from ..preview.grid import GridRequest
 from ..preview.sampling import DrawSettings, Prompt
-from .console import STOPPED, Console, say, stop_on_signals
+from .console import STOPPED, Console, stop_on_signals
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         height=options.height,
     )
     base_config, memory = base_settings(options)
-    output = options.output or options.network.with_name(f"{options.network.stem}-grid.png")
+    output = options.output or session.grid_path(options.network)
     console = Console()
     try:
         with stop_on_signals() as wanted:
@@ -83,8 +83,7 @@ def run(options: argparse.Namespace) -> int:
             )
             network = session.open_network(base, options.network)
             grid = session.preview(base, network, request, console, wanted.is_set)
-            write_bytes(output, grid.png(), overwrite=options.overwrite)
+            session.write_grid(grid, output, console, overwrite=options.overwrite)
     finally:
         console.close()
-    say(f"wrote {output}")
     return STOPPED if grid.stopped else 0

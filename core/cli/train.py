@@ -44,7 +44,13 @@ def run(options: argparse.Namespace) -> int:
         with stop_on_signals() as wanted:
             base = session.open_base(recipe.base, recipe.memory, device)
             trained = session.run(plan, base, start=start, on_event=console, stop=wanted.is_set)
-            session.write_loss_plot(trained, plan.path, console)
+            if trained.steps:
+                session.write_loss_plot(trained, plan.path, console)
+            if recipe.preview.prompts and trained.path and not trained.stopped:
+                request = session.grid_request(recipe, trained.path.stem)
+                grid = session.preview(base, trained.network, request, console, wanted.is_set)
+                path = session.grid_path(trained.path)
+                session.write_grid(grid, path, console, overwrite=True)
     finally:
         console.close()
     if trained.stopped:

@@ -20,9 +20,7 @@ _REMEDIES = {
 }
 
 
-def write_atomic(
-    path: Path, write: Callable[[Path], None], *, overwrite: bool = False
-) -> None:
+def write_atomic(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
     """Have `write(draft)` fill a temporary file beside `path`, then give it its name.
 
     The content is on the disk before the name is; on any error the draft is removed and what was at
@@ -33,7 +31,9 @@ def write_atomic(
         refuse_existing(path)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent
+        )
         os.close(handle)
         draft = Path(name)
         try:
@@ -74,7 +74,7 @@ def free_path(path: Path) -> Path:
 
 
 def _put_in_place(draft: Path, path: Path, overwrite: bool) -> None:
-    """Rename; without `overwrite` a file that came up meanwhile wins (where links are to be had)."""
+    """Rename; without `overwrite` a file that came up meanwhile wins, where links can be had."""
     if not overwrite:
         with contextlib.suppress(OSError, NotImplementedError):
             os.link(draft, path)

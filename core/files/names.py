@@ -6,7 +6,7 @@ _PREFIXES = {"sd1": {"unet": "lora_unet_", "text_encoder": "lora_te_"}}
 
 
 def kohya_key(path: str, family: str = "sd1") -> str:
-    """"unet.down_blocks.0.attentions.0.proj_in" -> "lora_unet_down_blocks_0_attentions_0_proj_in".
+    """ "unet.down_blocks.0.attentions.0.proj_in" -> "lora_unet_down_blocks_0_attentions_0_proj_in".
 
     Source: sd-scripts `networks/lora.py`: prefix, then the module's path with "." as "_".
     """

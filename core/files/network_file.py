@@ -54,8 +54,8 @@ def write_network(
     """Write modules by kohya key as a safetensors file, whole or not at all, and check it.
 
     The hashes are added to the metadata. Equal arguments give equal bytes. Raises FileError: for an
-    existing file unless `overwrite`, a full disk, factors that `precision` can't hold, and when what
-    was read back is not what was to be written.
+    existing file unless `overwrite`, a full disk, factors that `precision` can't hold, and when
+    what was read back is not what was to be written.
     """
     tensors = file_tensors(modules, precision)
     hashed = {**metadata, "sshs_model_hash": tensor_hash(tensors)}
@@ -98,10 +98,14 @@ def verify_network(path: Path, tensors: Mapping[str, Tensor]) -> None:
         keys = set(file.keys())
         if keys != set(tensors):
             missing, extra = set(tensors) - keys, keys - set(tensors)
-            raise FileError(f"{path} was written wrong: {len(missing)} keys missing, {len(extra)} too many")
+            raise FileError(
+                f"{path} was written wrong: {len(missing)} keys missing, {len(extra)} too many"
+            )
         for key, tensor in tensors.items():
             if not torch.equal(file.get_tensor(key), tensor):
-                raise FileError(f"{path} was written wrong: {key} differs; check the disk, then save again")
+                raise FileError(
+                    f"{path} was written wrong: {key} differs; check the disk, then save again"
+                )
     if not any(bool(tensor.any()) for key, tensor in tensors.items() if key.endswith(UP)):
         raise FileError(
             "the network changes nothing: all its `up` factors are 0 in the file; train for more "
@@ -149,7 +153,7 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "") if keys else "nothing"
 
 
-def _opened(path: Path):  # noqa: ANN202 - safetensors gives its handle no public type
+def _opened(path: Path):
     if not path.is_file():
         raise FileError(f"{path} is not a file; give a LoRA's .safetensors file")
     try:

@@ -1,7 +1,7 @@
 """Resume states: all that a training needs to go on as if it had never stopped.
 
-A state is one safetensors file, `NAME.resume.safetensors` beside the network it will become; the one
-before it is kept as `NAME.resume-previous.safetensors`, so that one good state is there at any
+A state is one safetensors file, `NAME.resume.safetensors` beside the network it will become; the
+one before it is kept as `NAME.resume-previous.safetensors`, so that one good state is there at any
 instant, whatever happens while the next is being written.
 """
 
@@ -61,7 +61,7 @@ _SEQUENCES = ("losses", "lrs")
 
 
 def save_state(network: Path, state: ResumeState) -> Path:
-    """Write the newest state and keep the one before it. Raises FileError; then the old ones stay."""
+    """Write the newest state, keep the one before it. Raises FileError; then the old ones stay."""
     newest, previous = state_paths(network)
     tensors = dict(state.tensors)
     for name in _SEQUENCES:

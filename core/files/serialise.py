@@ -1,7 +1,7 @@
 """The safetensors format, written so that equal content makes equal bytes.
 
-The safetensors library writes a file's metadata in an order that changes from run to run; here it is
-sorted. Everything else is as the library has it: an 8-byte little-endian header length, the JSON
+The safetensors library writes a file's metadata in an order that changes from run to run; here it
+is sorted. Everything else is as the library has it: an 8-byte little-endian header length, the JSON
 header padded with spaces to 8 bytes, tensors by falling size of their numbers, then by name.
 """
 
@@ -68,8 +68,8 @@ def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
 def legacy_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """First 8 digits of the SHA-256 of bytes 0x100000 to 0x110000: `sshs_legacy_hash`.
 
-    Of a file with only the ss_ metadata, as sd-scripts computes it (`precalculate_safetensors_hashes`
-    in library/train_util.py); a smaller file has none of these bytes.
+    Of a file with only the ss_ metadata, as sd-scripts computes it
+    (`precalculate_safetensors_hashes` in library/train_util.py); a smaller file has none of these bytes.
     """
     own = {key: value for key, value in metadata.items() if key.startswith("ss_")}
     first, last = 0x100000, 0x110000

@@ -7,7 +7,7 @@ from ..events import Event, OnEvent, StepDone
 
 @dataclass(slots=True)
 class History:
-    """Loss and learning rate of each step, from the first; a resumed run begins with the old ones."""
+    """Loss and learning rate of each step; a resumed run begins with those it already has."""
 
     losses: list[float] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)

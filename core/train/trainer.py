@@ -147,7 +147,7 @@ class Trainer:
         return tensor.to(self._device, non_blocking=True)
 
     def _refuse_divergence(self, loss: Tensor) -> None:
-        """Stop before the factors are spoilt; on a GPU the loop notices it when the loss arrives."""
+        """Stop before the factors are spoilt; on a GPU the loop notices when the loss arrives."""
         if self._device.type == "cpu" and not torch.isfinite(loss):
             raise diverged(self.step + 1, float(loss))
 

@@ -88,7 +88,7 @@ def test_resolution_refuses(value):
 
 
 def test_choice_names_what_there_is():
-    with pytest.raises(ConfigError, match=r'preview.sampler is "heun"; it must be one of "euler_a"'):
+    with pytest.raises(ConfigError, match=r'preview.sampler is "heun"; it must be one of'):
         PreviewConfig(sampler="heun")  # pyright: ignore[reportArgumentType]
 
 

@@ -1,8 +1,10 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
 from lora_loop.core.train.allocator import kept_memory
 
 # Faults of taking and freeing 64 MiB ten times, in a process of its own.
@@ -37,7 +39,7 @@ def test_off_does_nothing():
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
 def test_freed_memory_stays_for_the_run_and_goes_back_afterwards(tmp_path):
     source = sys.modules[kept_memory.__module__].__file__
-    (tmp_path / "allocator_copy.py").write_text(open(source).read())
+    (tmp_path / "allocator_copy.py").write_text(Path(source).read_text())
     code = _FAULTS.format(module="allocator_copy")
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
