@@ -1,9 +1,9 @@
 """What a network file says of itself: sd-scripts' ss_ keys and modelspec 1.0.1.
 
 Source of the keys and their spelling: sd-scripts `train_network.py` and
-`library/sai_model_spec.py`. Who reads which: the WebUI's Lora extension (version filter, tags), Forge
-(modelspec first), ComfyUI's model lists. Times and a run's id are left out: equal trainings make
-equal files.
+`library/sai_model_spec.py`. Who reads which: the WebUI's Lora extension (version filter, tags),
+Forge (modelspec first), ComfyUI's model lists. Times and a run's id are left out: equal trainings
+make equal files.
 """
 
 import json

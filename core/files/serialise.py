@@ -69,7 +69,8 @@ def legacy_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> s
     """First 8 digits of the SHA-256 of bytes 0x100000 to 0x110000: `sshs_legacy_hash`.
 
     Of a file with only the ss_ metadata, as sd-scripts computes it
-    (`precalculate_safetensors_hashes` in library/train_util.py); a smaller file has none of these bytes.
+    (`precalculate_safetensors_hashes` in library/train_util.py); a smaller file has none of these
+    bytes.
     """
     own = {key: value for key, value in metadata.items() if key.startswith("ss_")}
     first, last = 0x100000, 0x110000
