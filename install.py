@@ -89,10 +89,11 @@ def set_up(extras: list[str]) -> None:
             "install.py with one of these, for example: python3.11 install.py demo"
         )
     stamp = read_stamp()
-    if stamp.get("sources") == fingerprint() and stamp.get("root") == str(ROOT):
-        if PYTHON.exists() and COMMAND.exists() and set(extras) <= set(stamp.get("extras", [])):
-            return
-        extras = sorted({*extras, *stamp.get("extras", [])})
+    current = stamp.get("sources") == fingerprint() and stamp.get("root") == str(ROOT)
+    there = PYTHON.exists() and COMMAND.exists() and set(extras) <= set(stamp.get("extras", []))
+    if current and there:
+        return
+    extras = sorted({*extras, *stamp.get("extras", [])})
     STAMP.unlink(missing_ok=True)  # whatever interrupts us from here on is seen next time
     moved = stamp.get("root", str(ROOT)) != str(ROOT)
     if moved or not works(PYTHON):
