@@ -13,7 +13,7 @@ from ..config.dataset import DatasetConfig
 from ..errors import ConfigError, DatasetError
 from ..events import Finding
 from .items import ImageItem
-from .listing import in_words
+from .listing import in_words, note
 
 LATENT_STRIDE = 8
 LEAST_SIDE = 64  # at the resolutions of real models: one pixel at the U-Net's deepest level
@@ -208,7 +208,7 @@ def _about_enlarged(
         f"all {items[worst].path.name}, {factors[worst]:.1f} times"
     )
     level = "info" if rules.upscale else "warning"
-    return [Finding(level=level, text=text, path=items[worst].path)]
+    return [note(level, text, items[worst].path)]
 
 
 def _about_cropped(items: Sequence[ImageItem], fits: list[Fit]) -> list[Finding]:
@@ -221,7 +221,7 @@ def _about_cropped(items: Sequence[ImageItem], fits: list[Fit]) -> list[Finding]
         f"{in_words(len(cropped))} of {len(items)} cropped by more than {MUCH_CROPPED:.0%}: most "
         f"of all {path.name}, {worst.crop_loss:.0%}"
     )
-    return [Finding(level="warning", text=text, path=path)]
+    return [note("warning", text, path)]
 
 
 def _enlargement(item: ImageItem, fit: Fit) -> float:

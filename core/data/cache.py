@@ -10,6 +10,7 @@ from ..events import OnEvent, PhaseProgress, PhaseStarted, StopFlag, ignore, nev
 from .buckets import BucketPlan
 from .images import read_pixels
 from .items import Dataset, ImageItem
+from .listing import legible
 
 LatentCache = list[tuple[Tensor, Tensor]]
 TextCache = dict[str, Tensor]
@@ -87,6 +88,6 @@ def _refuse_broken(items: list[ImageItem], means: Tensor, stds: Tensor) -> None:
     for item, mean, std in zip(items, means, stds, strict=True):
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
             raise DatasetError(
-                f"{item.path}: its latents aren't finite numbers; if other pictures fail too, "
-                "set memory.precision to fp32 or bf16, else take this picture out"
+                f"{legible(item.path)}: its latents aren't finite numbers; if other pictures "
+                "fail too, set memory.precision to fp32 or bf16, else take this picture out"
             )

@@ -50,6 +50,8 @@ DAMAGE = (
     LookupError,
     ArithmeticError,
     AttributeError,
+    AssertionError,
+    EOFError,
     RuntimeError,
     MemoryError,
     struct.error,
@@ -122,6 +124,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 @contextmanager
 def _loaded(path: Path) -> Iterator[Image.Image]:
     try:
+        if not path.is_file():
+            raise UnusablePictureError("it isn't a file, or is a link that leads nowhere")
         with _whole_files_only(), Image.open(path, formats=_readable(CONTENTS)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnusablePictureError(
@@ -155,8 +159,6 @@ def _readable(kinds: tuple[str, ...]) -> tuple[str, ...]:
 def _reason(path: Path, error: BaseException) -> str:
     if isinstance(error, PermissionError):
         return "there is no permission to read it"
-    if isinstance(error, FileNotFoundError):
-        return "the file is gone"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"it has too many pixels; make it smaller ({error})"
     if isinstance(error, UnidentifiedImageError):

@@ -17,14 +17,14 @@ def explain_no_pictures(root: Path, listing: Listing, noted: list[str]) -> str:
     """
     below = _folders_with_pictures(root)
     if below:
-        return f"no pictures to train on in {root} itself; {_choose_below(root, below)}"
+        return f"dataset.folder: no pictures in {root} itself; {_choose_below(root, below)}"
     above = root.resolve().parent
     if count_pictures(above):
         count = in_words(count_pictures(above))
-        return f"no pictures in {root}; the folder above it holds {count}: choose {above}"
+        return f"dataset.folder: no pictures in {root}; the one above holds {count}: choose {above}"
     kinds = " ".join(supported_suffixes())
     others = sorted({path.suffix.lower() for path in listing.other_pictures})
-    parts = [f"no pictures in {root}", f"supported kinds are {kinds}"]
+    parts = [f"dataset.folder: no pictures in {root}", f"supported kinds are {kinds}"]
     if others:
         parts.append(f"convert the {' '.join(others)} files to one of them")
     return "; ".join([*parts, *noted[:3]])

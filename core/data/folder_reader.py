@@ -8,7 +8,7 @@ from .captions import CaptionFiles, Note, read_caption
 from .decode import UnusablePictureError, inspect_picture
 from .folders import ConceptFolder
 from .items import ImageItem
-from .listing import in_words, name_some
+from .listing import in_words, name_some, note
 
 TINY = 32
 CHUNK = 1 << 20
@@ -91,8 +91,8 @@ class FolderReader:
         if "encoding" in caption.notes:
             text = f"{path.name} isn't UTF-8 and was read as {caption.encoding}: check its letters"
             self._note("warning", f"{text}, or save it as UTF-8", path)
-        for note in caption.notes:
-            self._noted.setdefault(note, []).append(path)
+        for kind in caption.notes:
+            self._noted.setdefault(kind, []).append(path)
         return caption.text
 
     def _about_captions(self) -> list[Finding]:
@@ -103,14 +103,16 @@ class FolderReader:
                 f"{self._uncaptioned} of {in_words(len(self._items))} {have} no caption: "
                 f"{self._substitute()}"
             )
-            found.append(Finding(level="warning", text=text, path=self._concept.path))
+            found.append(note("warning", text, self._concept.path))
         others = [path for path in self._sharing if path.suffix.lower() != self._extension]
         if others:
             text = f"captions that aren't {self._extension} files, used for want of those"
             found.append(_listed("info", text, others))
-        for note, text in NOTES.items():
-            if note in self._noted:
-                found.append(_listed("info", text, self._noted[note]))
+        found += [
+            _listed("info", text, self._noted[kind])
+            for kind, text in NOTES.items()
+            if kind in self._noted
+        ]
         unused = self._captions.unused()
         if unused:
             found.append(_listed("warning", "caption files without a picture", unused))
@@ -118,11 +120,7 @@ class FolderReader:
 
     def _about_stems(self) -> list[Finding]:
         return [
-            Finding(
-                level="warning",
-                text=f"{name_some([p.name for p in pictures])} share the caption {path.name}",
-                path=path,
-            )
+            note("warning", f"{name_some([p.name for p in pictures])} share {path.name}", path)
             for path, pictures in self._sharing.items()
             if len(pictures) > 1
         ]
@@ -147,12 +145,12 @@ class FolderReader:
         return f"the folder's name {concept!r} is used"
 
     def _note(self, level: Level, text: str, path: Path) -> None:
-        self._single.append(Finding(level=level, text=text, path=path))
+        self._single.append(note(level, text, path))
 
 
 def _listed(level: Level, what: str, paths: list[Path]) -> Finding:
     names = name_some([path.name for path in paths])
-    return Finding(level=level, text=f"{len(paths)} {what}: {names}", path=paths[0])
+    return note(level, f"{what} ({len(paths)}): {names}", paths[0])
 
 
 def _sha256(path: Path) -> str:

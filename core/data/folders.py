@@ -11,8 +11,10 @@ from .listing import (
     Listing,
     count_pictures,
     in_words,
+    legible,
     list_folder,
     name_some,
+    note,
     split_name,
 )
 
@@ -43,7 +45,7 @@ def find_concepts(root: Path) -> tuple[list[ConceptFolder], list[Finding]]:
         return _itself(root, name, listing)
     if not children:
         noted = [finding.text for finding in findings]
-        raise DatasetError("dataset.folder: " + explain_no_pictures(root, listing, noted))
+        raise DatasetError(legible(explain_no_pictures(root, listing, noted)))
     if listing.pictures:
         names = name_some([child.path.name for child in children])
         text = (
@@ -55,20 +57,23 @@ def find_concepts(root: Path) -> tuple[list[ConceptFolder], list[Finding]]:
 
 
 def _listed_root(root: Path) -> Listing:
-    if root.is_file():
-        raise DatasetError(
-            f"dataset.folder is the file {root}; choose the folder that holds it: {root.parent}"
-        )
-    if not root.is_dir():
-        raise DatasetError(
-            f"dataset.folder: there is no folder {root}; choose the folder that holds the pictures"
-        )
+    shown = legible(root)
     try:
-        return list_folder(root)
+        if root.is_dir():
+            return list_folder(root)
+        is_file = root.is_file()
     except OSError as error:
         raise DatasetError(
-            f"dataset.folder: {root} can't be opened ({error.strerror}); check its permissions"
+            f"dataset.folder: {shown} can't be opened ({error.strerror}); check its permissions"
         ) from error
+    if is_file:
+        raise DatasetError(
+            f"dataset.folder is the file {shown}; choose the folder that holds it: "
+            f"{legible(root.parent)}"
+        )
+    raise DatasetError(
+        f"dataset.folder: there is no folder {shown}; choose the folder that holds the pictures"
+    )
 
 
 def _itself(root: Path, name: str, listing: Listing) -> tuple[list[ConceptFolder], list[Finding]]:
@@ -76,14 +81,14 @@ def _itself(root: Path, name: str, listing: Listing) -> tuple[list[ConceptFolder
     repeats, concept = named or (1, name)
     if repeats == 0:
         raise DatasetError(
-            f"dataset.folder: the 0 in the name of {root} means that its pictures are never seen; "
-            f"rename it to 1_{concept}"
+            f"dataset.folder: the 0 in the name of {legible(root)} means that its pictures are "
+            f"never seen; rename it to 1_{legible(concept)}"
         )
     findings = _many_repeats(root, repeats) + _nested(root, listing)
     if named is None and NAME.fullmatch(name):
         text = f"the number in the folder's name {name} is too large for repeats; 1 is used"
         findings.append(_warning(text, root))
-    return [ConceptFolder(root, concept, repeats, listing)], findings
+    return [ConceptFolder(root, legible(concept), repeats, listing)], findings
 
 
 def _children(listing: Listing) -> tuple[list[ConceptFolder], list[Finding]]:
@@ -99,7 +104,7 @@ def _children(listing: Listing) -> tuple[list[ConceptFolder], list[Finding]]:
             findings.append(_warning(text, child))
             continue
         if named is not None and named[0] > 0 and inside.pictures:
-            concepts.append(ConceptFolder(child, named[1], named[0], inside))
+            concepts.append(ConceptFolder(child, legible(named[1]), named[0], inside))
             findings += _many_repeats(child, named[0]) + _nested(child, inside)
         elif named is not None or inside.pictures:
             findings.append(_warning(_why_left_out(child, named, inside), child))
@@ -139,4 +144,4 @@ def _nested(path: Path, listing: Listing) -> list[Finding]:
 
 
 def _warning(text: str, path: Path) -> Finding:
-    return Finding(level="warning", text=text, path=path)
+    return note("warning", text, path)

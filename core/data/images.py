@@ -9,6 +9,7 @@ from ..errors import DatasetError
 from .buckets import Fit
 from .decode import UnusablePictureError, decode_picture
 from .items import ImageItem
+from .listing import legible
 
 
 def read_pixels(item: ImageItem, fit: Fit, bucket_size: tuple[int, int]) -> Tensor:
@@ -30,11 +31,11 @@ def read_cropped(item: ImageItem, fit: Fit, bucket_size: tuple[int, int]) -> Ima
     try:
         picture = decode_picture(item.path)
     except UnusablePictureError as error:
-        raise DatasetError(f"{item.path}: {error}; it was fine when scanned") from error
+        raise DatasetError(f"{legible(item.path)}: {error}; it was fine when scanned") from error
     if picture.size != (item.width, item.height):
         raise DatasetError(
-            f"{item.path} is {picture.width} x {picture.height} pixels and was {item.width} x "
-            f"{item.height} when scanned; scan the dataset again"
+            f"{legible(item.path)} is {picture.width} x {picture.height} pixels and was "
+            f"{item.width} x {item.height} when scanned; scan the dataset again"
         )
     return picture.resize(bucket_size, Image.Resampling.LANCZOS, kept_box(item, fit, bucket_size))
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..events import Finding, Level
 from .decode import OTHER_PICTURES, supported_suffixes
 
 NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
@@ -37,7 +38,7 @@ def list_folder(path: Path) -> Listing:
             pictures.append(entry)
         elif suffix in OTHER_PICTURES:
             others.append(entry)
-        else:
+        elif entry.is_file():
             files.append(entry)
     return Listing(tuple(pictures), tuple(others), tuple(files), tuple(folders))
 
@@ -56,6 +57,20 @@ def split_name(name: str) -> tuple[int, str] | None:
     if match is None or int(match[1]) > MOST_REPEATS:
         return None
     return int(match[1]), match[2].strip()
+
+
+def legible(text: str | Path) -> str:
+    """`text` with question marks for what can't be encoded.
+
+    File names of another encoding (archives unpacked on Linux) hold such letters; printing them,
+    drawing them or looking them up in a vocabulary would fail.
+    """
+    return str(text).encode("utf-8", errors="replace").decode("utf-8")
+
+
+def note(level: Level, text: str, path: Path) -> Finding:
+    """A finding about `path` whose text can be printed, whatever names are in it."""
+    return Finding(level=level, text=legible(text), path=path)
 
 
 def in_words(count: int, noun: str = "picture") -> str:

@@ -10,7 +10,7 @@ from .batches import batches_per_epoch, naive_steps, steps_per_epoch, total_step
 from .buckets import Bucket, BucketPlan
 from .fingerprint import dataset_hash
 from .items import Dataset, ImageItem
-from .listing import in_words
+from .listing import in_words, legible
 from .sheet import report_sheet
 
 __all__ = ["dataset_hash", "report_sheet", "report_text"]
@@ -31,7 +31,9 @@ def report_text(dataset: Dataset, plan: BucketPlan, training: TrainingConfig) ->
         ["Steps", *_steps(dataset.items, plan, training)],
         ["Findings", *_findings((*dataset.findings, *plan.findings))],
     ]
-    return "\n\n".join("\n".join([head, *(f"  {line}" for line in body)]) for head, *body in parts)
+    return legible(
+        "\n\n".join("\n".join([head, *(f"  {line}" for line in body)]) for head, *body in parts)
+    )
 
 
 def table(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:

@@ -9,6 +9,7 @@ from .captions import checked_extension
 from .folder_reader import FolderReader
 from .folders import find_concepts
 from .items import Dataset, ImageItem
+from .listing import legible, note
 
 __all__ = ["Dataset", "ImageItem", "scan"]
 
@@ -34,6 +35,7 @@ def scan(
     Raises DatasetError where nothing is left, or where the folder is the wrong one.
     """
     root = Path(folder)
+    root = root.expanduser() if root.parts[:1] == ("~",) else root
     extension = checked_extension(caption_extension)
     concepts, findings = find_concepts(root)
     readers = [FolderReader(concept, extension) for concept in concepts]
@@ -55,11 +57,12 @@ def scan(
 
 
 def _none_usable(root: Path, pictures: list[Path], findings: list[Finding]) -> str:
-    reasons = [finding.text for finding in findings if finding.path in set(pictures)]
+    broken = set(pictures)
+    reasons = [finding.text for finding in findings if finding.path in broken]
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
     return (
-        f"dataset.folder: none of the {len(pictures)} picture files in {root} can be used: "
-        f"{'; '.join(reasons[:3])}{more}"
+        f"dataset.folder: none of the {len(pictures)} picture files in {legible(root)} can be "
+        f"used: {'; '.join(reasons[:3])}{more}"
     )
 
 
@@ -70,5 +73,5 @@ def _duplicates(items: list[ImageItem]) -> list[Finding]:
         twin = first.setdefault(item.sha256, item)
         if twin is not item:
             text = f"{item.path.name} is the same file as {twin.path.name}: it counts twice"
-            found.append(Finding(level="warning", text=text, path=item.path))
+            found.append(note("warning", text, item.path))
     return found

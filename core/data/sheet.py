@@ -10,7 +10,7 @@ from .buckets import Bucket, BucketPlan, Fit
 from .decode import UnusablePictureError, decode_picture
 from .images import kept_box
 from .items import Dataset, ImageItem
-from .listing import in_words
+from .listing import in_words, legible
 
 MOST_PICTURES = 120
 COLUMNS = 6
@@ -222,7 +222,7 @@ def _cut(draw: ImageDraw.ImageDraw, text: str, font: AnyFont, width: int) -> str
 
 def _drawable(text: str, font: AnyFont) -> str:
     """`text` on one line; letters that a bitmap font can't have become question marks."""
-    text = " ".join(text.split())
+    text = legible(" ".join(text.split()))
     if isinstance(font, ImageFont.FreeTypeFont):
         return text
     return text.encode("latin-1", errors="replace").decode("latin-1")
