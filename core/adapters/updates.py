@@ -1,10 +1,11 @@
 """Frozen layer plus low-rank update as one autograd step: the arithmetic of the hot path.
 
-Written for speed and memory. The matrix product itself adds the update onto the base's output, and
-in the backward pass onto the base's input gradient, so that no further full-size tensor exists;
-only x and the rank-wide hidden tensor are kept for the backward pass; the frozen weight gets no
-gradient; the factor is applied by the product or to rank-wide tensors. Where x needs no gradient,
-none is computed.
+Written for speed and memory. For a large layer the matrix product itself adds the update onto the
+base's output, and in the backward pass onto the base's input gradient, so that no further full-size
+tensor exists; only x and the rank-wide hidden tensor are kept for the backward pass; the frozen
+weight gets no gradient; the factor is applied by the product or to rank-wide tensors. Where x needs
+no gradient, none is computed. For a small layer the calls themselves cost more than the arithmetic;
+there the update is added to a copy of the weight, which takes the fewest calls.
 
 Shapes: R rank, I input channels, O output channels, B batch, P positions (height x width).
 """
@@ -18,6 +19,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+MERGED_NUMBERS = 1 << 15
+"""Weights up to this many numbers are copied and updated (measured on CPUs, rank 16)."""
+
 _Grads = tuple[Tensor | None, Tensor | None, Tensor | None, None, None]
 
 
@@ -26,6 +30,8 @@ def linear(x: Tensor, down: Tensor, up: Tensor, base: nn.Linear, factor: float) 
 
     x: (..., I), down: (R, I), up: (O, R), result: (..., O).
     """
+    if _merges(x, base.weight):
+        return F.linear(x, _merged(base.weight, down, up, factor), _frozen(base.bias))
     if torch.is_grad_enabled():
         return _Linear.apply(x, down, up, base, factor)
     return _linear_forward(x, down, up, base, factor)[0]
@@ -37,6 +43,9 @@ def convolution(x: Tensor, down: Tensor, up: Tensor, base: nn.Conv2d, factor: fl
     x: (B, I, height, width), down: (R, I, kh, kw), up: (O, R, 1, 1); down takes the base's stride,
     padding and dilation.
     """
+    if _merges(x, base.weight):
+        weight = _merged(base.weight, down, up, factor)
+        return F.conv2d(x, weight, _frozen(base.bias), *_geometry(base))
     if torch.is_grad_enabled():
         return _Convolution.apply(x, down, up, base, factor)
     return _convolution_forward(x, down, up, base, factor)[0]
@@ -49,6 +58,28 @@ def autocast_dtype(device: str) -> torch.dtype | None:
     if device == "cpu":
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def _merges(x: Tensor, weight: Tensor) -> bool:
+    """Whether to update a copy of the weight: not in half precision, which rounds it away."""
+    exact = weight.dtype in {torch.float32, torch.float64} and x.dtype == weight.dtype
+    return exact and weight.numel() <= MERGED_NUMBERS
+
+
+def _merged(weight: Tensor, down: Tensor, up: Tensor, factor: float) -> Tensor:
+    """Return weight + factor * up @ down, in the weight's shape."""
+    if weight.dim() == 2:
+        return torch.addmm(_frozen(weight), up, down, alpha=factor)
+    flat = _frozen(weight).flatten(1)
+    return torch.addmm(flat, up.flatten(1), down.flatten(1), alpha=factor).view(weight.shape)
+
+
+def _frozen(tensor: Tensor | None) -> Any:
+    return tensor.detach() if tensor is not None and tensor.requires_grad else tensor
+
+
+def _times(tensor: Tensor, factor: float) -> Tensor:
+    return tensor if factor == 1 else tensor.mul_(factor)
 
 
 def _linear_forward(
@@ -80,9 +111,9 @@ class _Linear(Function):
         x, hidden, down, up = ctx.saved_tensors
         grad_rows = grad.reshape(-1, grad.shape[-1])
         x_grad = down_grad = up_grad = None
-        hidden_grad = (grad_rows @ up).mul_(ctx.factor)
+        hidden_grad = _times(grad_rows @ up, ctx.factor)
         if ctx.needs_input_grad[2]:
-            up_grad = (grad_rows.t() @ hidden).mul_(ctx.factor)
+            up_grad = _times(hidden.t() @ grad_rows, ctx.factor).t()
         if ctx.needs_input_grad[1]:
             down_grad = hidden_grad.t() @ x.reshape(-1, x.shape[-1])
         if ctx.needs_input_grad[0]:
@@ -143,10 +174,10 @@ class _Convolution(Function):
         grad_flat = grad.flatten(2)
         x_grad = down_grad = up_grad = None
         up_t = _spread(up, len(x)).transpose(1, 2)
-        hidden_grad = torch.bmm(up_t, grad_flat).mul_(ctx.factor)
+        hidden_grad = _times(torch.bmm(up_t, grad_flat), ctx.factor)
         if ctx.needs_input_grad[2]:
-            up_grad = torch.bmm(grad_flat, hidden.transpose(1, 2)).sum(0).mul_(ctx.factor)
-            up_grad = up_grad.view(up.shape)
+            up_grad = torch.bmm(grad_flat, hidden.transpose(1, 2)).sum(0)
+            up_grad = _times(up_grad, ctx.factor).view(up.shape)
         hidden_grad = hidden_grad.view(len(x), len(down), *grad.shape[2:])
         if ctx.needs_input_grad[1]:
             down_grad = _down_grad(x, hidden_grad, down, ctx.base)
