@@ -1,9 +1,12 @@
 """Networks read by us against diffusers' own single-file conversion and transformers' own CLIP."""
 
+from typing import Any
+
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from lora_loop.core.models.base_model import BaseModel, load_base_model
@@ -32,13 +35,10 @@ def base(shape, tmp_path_factory) -> BaseModel:
 
 @pytest.fixture(scope="module")
 def unet(shape, tensors) -> UNet2DConditionModel:
-    config = dict(
-        UNet2DConditionModel(
-            block_out_channels=shape.unet, cross_attention_dim=shape.text, attention_head_dim=8
-        ).config
+    network = UNet2DConditionModel(
+        block_out_channels=shape.unet, cross_attention_dim=shape.text, attention_head_dim=8
     )
-    config["num_class_embeds"] = config["class_embed_type"] = config["addition_embed_type"] = None
-    network = UNet2DConditionModel.from_config(config)
+    config = dict(network.config)
     state = single_file_utils.convert_ldm_unet_checkpoint(dict(tensors), config)
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
@@ -46,13 +46,14 @@ def unet(shape, tensors) -> UNet2DConditionModel:
 
 @pytest.fixture(scope="module")
 def vae(shape, tensors) -> AutoencoderKL:
-    network = AutoencoderKL(
-        block_out_channels=shape.vae,
-        layers_per_block=shape.vae_resnets,
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * LEVELS,
-        up_block_types=("UpDecoderBlock2D",) * LEVELS,
-    )
+    config: dict[str, Any] = {
+        "block_out_channels": shape.vae,
+        "layers_per_block": shape.vae_resnets,
+        "latent_channels": 4,
+        "down_block_types": ("DownEncoderBlock2D",) * LEVELS,
+        "up_block_types": ("UpDecoderBlock2D",) * LEVELS,
+    }
+    network = AutoencoderKL(**config)
     state = single_file_utils.convert_ldm_vae_checkpoint(dict(tensors), dict(network.config))
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
@@ -66,8 +67,8 @@ def text_encoder(shape, tensors) -> CLIPTextModel:
         num_hidden_layers=shape.text_layers,
         num_attention_heads=1,
         eos_token_id=49407,
-        attn_implementation="eager",
     )
+    config._attn_implementation = "eager"
     network = CLIPTextModel(config).eval().requires_grad_(False)
     own = {canonical_text_name(name): name for name in network.state_dict()}
     prefix = "cond_stage_model.transformer."

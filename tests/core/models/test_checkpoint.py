@@ -29,7 +29,7 @@ def write_raw(path: Path, header: object, data: bytes = b"", pad: int = 0) -> Pa
     return path
 
 
-def entry(shape: list[int], start: int, end: int, dtype: str = "F32") -> dict[str, object]:
+def entry(shape: list[int], start: int, end: int, dtype: object = "F32") -> dict[str, object]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
