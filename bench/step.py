@@ -48,12 +48,12 @@ def make_unet(model: str, dtype: torch.dtype, device: torch.device) -> torch.nn.
     """A randomly initialised, frozen U-Net of the model's shape, set up as the reader does."""
     from diffusers import UNet2DConditionModel
 
-    from lora_loop.core.models.build import choose_attention
+    from lora_loop.core.models.build import use_quick_attention
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(attention_head_dim=8, **SHAPES[model])
     unet.requires_grad_(False).eval().to(device=device, dtype=dtype)
-    choose_attention(unet)
+    use_quick_attention(unet, device)
     return unet
 
 
@@ -88,7 +88,6 @@ def our_step(
         training=TrainingConfig(batch_size=batch),
     )
     network = Network.create(find_targets(unet, None), config, seed=0)
-    network.to(next(unet.parameters()).device)
     shape = (4, size // 8, size // 8)
     indices = SimpleNamespace(indices=tuple(range(batch)))
     data = TrainingData(

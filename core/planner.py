@@ -15,7 +15,7 @@ from .config.recipe import Recipe
 from .data.batches import BatchPlan
 from .data.buckets import Bucket, bucket_rules, lay_out
 from .data.scan import scan
-from .errors import FileError
+from .errors import ConfigError, FileError
 from .events import Finding, OnEvent, Planned, ignore
 from .models.base_model import EMBEDDED
 from .models.keymaps import UNetLayout
@@ -23,6 +23,7 @@ from .models.outline import Outline, outline_checkpoint
 from .train.encode import Pictures
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "auto": 4}
+_STATES = 3  # on the disk at one time: two that are kept, and a draft
 _HEADER_BYTES = 64 << 10  # names and metadata of a network file, at most about this
 # Values kept for the backward pass, for each token and channel of a transformer or residual block.
 _TRANSFORMER_VALUES = 31
@@ -75,10 +76,11 @@ def make_plan(recipe: Recipe, on_event: OnEvent = ignore) -> Plan:
     """
     path = network_path(recipe)
     _check_presets(recipe)
-    outline = outline_checkpoint(checkpoint_path(recipe.base.checkpoint))
+    outline = outline_checkpoint(checkpoint_path(recipe.base.checkpoint), recipe.base)
+    _check_base(recipe, outline)
     file_bytes = adapter_bytes(outline, recipe) + _HEADER_BYTES
-    check_folder(path.parent, file_bytes)
-    resolution = recipe.dataset.resolution or outline.resolution
+    check_folder(path.parent, file_bytes + _STATES * factor_bytes(outline, recipe))
+    resolution = recipe.dataset.resolution or outline.facts.resolution
     pictures = lay_out_dataset(recipe, resolution, on_event)
     return Plan(
         recipe=recipe,
@@ -135,8 +137,8 @@ def check_folder(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise FileError(
-            f"output.folder {folder} has {free >> 20} MiB free, but the network needs "
-            f"{needed_bytes >> 20} MiB; free some space or choose another disk"
+            f"output.folder {folder} has {free >> 20} MiB free, but the network and its resume "
+            f"states need {needed_bytes >> 20} MiB; free some space or choose another disk"
         )
 
 
@@ -145,6 +147,11 @@ def adapter_bytes(outline: Outline, recipe: Recipe) -> int:
     item = _BYTES[recipe.output.precision]
     targets = find_targets(*wanted_parts(outline.unet, outline.text_encoder, recipe.network))
     return sum((recipe.network.rank * _reach(layer) + 1) * item for layer in targets.values())
+
+
+def factor_bytes(outline: Outline, recipe: Recipe) -> int:
+    """Bytes of the fp32 factors with AdamW's two moments: a resume state."""
+    return adapter_bytes(outline, recipe) // _BYTES[recipe.output.precision] * 4 * 3
 
 
 def wanted_parts(
@@ -158,7 +165,7 @@ def memory_bytes(outline: Outline, recipe: Recipe, pictures: Pictures) -> int:
     """Rough peak of a run: weights, factors with gradients and moments, activations."""
     item = _BYTES[recipe.memory.precision]
     weights = item * (_count(outline.unet) + _count(outline.text_encoder)) + 4 * _count(outline.vae)
-    factors = adapter_bytes(outline, recipe) // _BYTES[recipe.output.precision] * 4 * 4
+    factors = factor_bytes(outline, recipe) * 4 // 3  # and their gradients
     batch = recipe.training.batch_size
     largest = max(pictures.buckets.buckets, key=lambda bucket: bucket.width * bucket.height)
     values = sum(_activation_values(outline.layout.unet, largest)) * batch
@@ -188,14 +195,29 @@ def _activation_values(layout: UNetLayout, bucket: Bucket) -> Iterator[float]:
 
 def _check_presets(recipe: Recipe) -> None:
     for preset in recipe.preview.presets:
-        BlockWeights.parse(preset)
+        BlockWeights.parse(preset, seed=recipe.preview.seed)
+
+
+def _check_base(recipe: Recipe, outline: Outline) -> None:
+    """What only recipe and checkpoint together tell."""
+    layers = outline.layout.text.layers
+    if recipe.base.clip_skip > layers:
+        raise ConfigError(
+            f"base.clip_skip is {recipe.base.clip_skip}, but the text encoder of "
+            f"{outline.facts.path} has {layers} layers; set it to 1 or 2"
+        )
+    if outline.facts.zero_terminal_snr and recipe.objective.noise_offset:
+        raise ConfigError(
+            f"objective.noise_offset is {recipe.objective.noise_offset:g}, but the checkpoint has "
+            "zero terminal SNR; both mend the brightness and together they spoil it: set it to 0"
+        )
 
 
 def _advice(
     recipe: Recipe, pictures: Pictures, resolution: int, outline: Outline
 ) -> Iterator[Finding]:
     """What is allowed and usually a mistake."""
-    images = len(pictures.dataset.items)
+    images, own = len(pictures.dataset.items), outline.facts.resolution
     rate = max(recipe.optimizer.unet_lr, recipe.optimizer.text_encoder_lr)
     remarks = {
         f"only {images} pictures: 15 or more, of different poses and backgrounds, "
@@ -206,8 +228,10 @@ def _advice(
         "training to diverge": rate > _HIGH_RATE,
         f"network.rank {recipe.network.rank} makes a large file that rarely looks better than "
         "32": recipe.network.rank > _MUCH_RANK,
-        f"dataset.resolution {resolution} is far from the base model's {outline.resolution}: it "
-        "draws worse there": not 0.5 <= resolution / outline.resolution <= 2,
+        f"dataset.resolution {resolution} is far from the base model's "
+        f"{outline.facts.resolution}: it draws worse there": not 0.5
+        <= resolution / outline.facts.resolution
+        <= 2,
     }
     for text, applies in remarks.items():
         if applies:

@@ -7,6 +7,7 @@ grid = preview(base, trained.network, request)             no file and no merge 
 bake_file(trained.path, "NOFACE")                          a plain file, weights folded in
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +17,20 @@ import torch
 from PIL import Image
 
 from .adapters.block_weights import BlockWeights
+from .adapters.blocks import block_of
 from .adapters.lora import AdapterWeights
 from .adapters.network import Network, Strength, fold
 from .config.base import BaseConfig
 from .config.memory import MemoryConfig
+from .config.preview import PreviewConfig
 from .config.recipe import Recipe
-from .errors import FileError
-from .events import Finished, OnEvent, Saved, StopFlag, ignore, never
-from .files.atomic import write_bytes
+from .errors import ConfigError, FileError
+from .events import Finding, Finished, OnEvent, Saved, StopFlag, ignore, never
+from .files.atomic import refuse_existing, write_bytes
 from .files.images import write_png
 from .files.network_file import WrittenFile, read_network, write_network
 from .files.resume import forget_states, load_state, state_paths
+from .log import logger
 from .models.base_model import BaseModel, load_base_model
 from .planner import Plan, network_path
 from .planner import make_plan as planned
@@ -34,8 +38,9 @@ from .preview.grid import Grid, GridRequest, render_grid
 from .preview.progress_plot import loss_plot
 from .preview.sampling import DrawSettings, Prompt, draw
 from .train.effect import open_network
-from .train.job import Job, Task, Trained
+from .train.job import Job, Trained
 from .train.precision import resolve_precision
+from .train.task import Task
 
 __all__ = [
     "Plan",
@@ -57,7 +62,16 @@ def pick_device(name: str = "auto") -> torch.device:
     """ "auto" is the GPU where there is one, else the CPU; otherwise the device of that name."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise ConfigError(
+            f"--device {name} can't be used ({str(error).splitlines()[0]}); there are "
+            f"{', '.join(there)}"
+        ) from error
+    return device
 
 
 def open_base(base: BaseConfig, memory: MemoryConfig, device: torch.device) -> BaseModel:
@@ -92,7 +106,7 @@ def run(
     task = Task(
         recipe=plan.recipe, pictures=plan.pictures, resolution=plan.resolution, path=plan.path
     )
-    trained = Job(task, base, on_event).run(state, stop, _sampler(plan, base))
+    trained = Job(task, base, on_event).run(state, stop, _sampler(plan, base, stop))
     on_event(
         Finished(
             path=trained.path,
@@ -104,15 +118,22 @@ def run(
     return trained
 
 
-def _sampler(plan: Plan, base: BaseModel) -> Callable[[int], Path]:
+def _sampler(plan: Plan, base: BaseModel, stop: StopFlag) -> Callable[[int], Path | None]:
     """Draws the recipe's prompts with the network as it is, side by side, into one PNG file."""
     recipe = plan.recipe
     prompts = [Prompt(text, recipe.preview.negative_prompt) for text in recipe.preview.prompts]
     settings = DrawSettings.of(recipe.preview, recipe.base.clip_skip)
 
-    def sample(step: int) -> Path:
-        path = plan.path.with_name(f"{plan.path.stem}-samples") / f"step-{step:08d}.png"
-        write_png(path, side_by_side(draw(base, prompts, settings)), overwrite=True)
+    def sample(step: int) -> Path | None:
+        pictures = draw(base, prompts, settings, stop=stop)
+        if len(pictures) < len(prompts):
+            return None
+        path = samples_folder(plan.path) / f"step-{step:08d}.png"
+        try:
+            write_png(path, side_by_side(pictures), overwrite=True)
+        except FileError as error:  # a picture is not worth the training
+            logger.warning("%s", error)
+            return None
         return path
 
     return sample
@@ -132,7 +153,11 @@ def make_plan(recipe: Recipe, start: Start = "new", on_event: OnEvent = ignore) 
 
     Raises the TrainerError of whatever would fail later.
     """
-    refuse_lost_state(network_path(recipe), start)
+    path = network_path(recipe)
+    refuse_lost_state(path, start)
+    if start == "new":
+        for companion in (loss_plot_path(path), grid_path(path), samples_folder(path)):
+            refuse_existing(companion)
     return planned(recipe, on_event)
 
 
@@ -167,6 +192,13 @@ def preview(
     return render_grid(base, network, request, on_event, stop)
 
 
+def check_preview(network: Path, settings: PreviewConfig) -> None:
+    """Refuse what a preview would refuse later, before gigabytes of a base model are read."""
+    read_network(network)
+    for preset in settings.presets:
+        BlockWeights.parse(preset, seed=settings.seed)
+
+
 def grid_request(recipe: Recipe, name: str) -> GridRequest:
     """The grid that the recipe's preview settings ask for; `name` is the network's."""
     negative = recipe.preview.negative_prompt
@@ -183,6 +215,16 @@ def grid_path(network: Path) -> Path:
     return network.with_name(f"{network.stem}-grid.png")
 
 
+def loss_plot_path(network: Path) -> Path:
+    """Where the loss plot of a network file goes: beside it."""
+    return network.with_name(f"{network.stem}-loss.png")
+
+
+def samples_folder(network: Path) -> Path:
+    """Where the pictures go that are drawn while the network is trained."""
+    return network.with_name(f"{network.stem}-samples")
+
+
 def write_grid(grid: Grid, path: Path, on_event: OnEvent = ignore, *, overwrite: bool) -> None:
     """Write a grid as PNG with everything that is needed to repeat it."""
     write_bytes(path, grid.png(), overwrite=overwrite)
@@ -192,7 +234,7 @@ def write_grid(grid: Grid, path: Path, on_event: OnEvent = ignore, *, overwrite:
 def write_loss_plot(trained: Trained, network: Path, on_event: OnEvent = ignore) -> Path:
     """Plot the losses of a run beside its network file."""
     history = trained.history
-    path = network.with_name(f"{network.stem}-loss.png")
+    path = loss_plot_path(network)
     steps = range(1, len(history.losses) + 1)
     write_png(path, loss_plot(steps, history.losses, history.lrs), overwrite=True)
     on_event(Saved(path=path, kind="plot"))
@@ -203,34 +245,53 @@ def write_loss_plot(trained: Trained, network: Path, on_event: OnEvent = ignore)
 class Bake:
     """What to fold into a file: block weights as users write them, and the parts' strengths.
 
-    precision: "" keeps that of the file.
+    precision: "" keeps that of the file. seed: for R and U among the weights.
     """
 
     weights: str
     unet: float = 1.0
     text_encoder: float = 1.0
     precision: str = ""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("unet", "text_encoder"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"--{name} is {getattr(self, name)}; it must be a number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baked:
+    """A baked file, and what its block weights turned off without naming it."""
+
+    file: WrittenFile
+    findings: tuple[Finding, ...]
 
 
 def bake_file(
     source: Path, bake: Bake, output: Path | None = None, *, overwrite: bool = False
-) -> WrittenFile:
+) -> Baked:
     """Fold block weights into a plain LoRA file that draws at strength 1 what they draw live.
 
     Without `output` the name is SOURCE-LABEL.safetensors. Modules at 0 are left out.
     """
     file = read_network(source)
-    weights = BlockWeights.parse(bake.weights)
-    label = "".join(c if c.isalnum() or c in "-_." else "_" for c in weights.label or "baked")
-    output = output or source.with_name(f"{source.stem}-{label}.safetensors")
+    sdxl = file.metadata.get("ss_base_model_version", "").startswith("sdxl_")
+    weights = BlockWeights.parse(bake.weights, "sdxl" if sdxl else "sd1", seed=bake.seed)
     modules = {key: AdapterWeights(*module) for key, module in file.modules.items()}
     strength = Strength(unet=bake.unet, text_encoder=bake.text_encoder, block_weights=weights)
     baked = fold(modules, strength)
+    label = "".join(c if c.isalnum() or c in "-_." else "_" for c in weights.label or "baked")
+    output = output or source.with_name(f"{source.stem}-{label[:60]}.safetensors")
     metadata = {
         **file.metadata,
         "ss_output_name": output.stem,
         "lora_loop.baked_block_weights": weights.text(),
+        "lora_loop.baked_strengths": f"unet {bake.unet:g}, text encoder {bake.text_encoder:g}",
     }
-    return write_network(
+    written = write_network(
         output, baked, metadata, bake.precision or file.precision, overwrite=overwrite
     )
+    blocks = {block for block in map(block_of, modules) if block is not None}
+    finding = weights.finding(blocks)
+    return Baked(file=written, findings=(finding,) if finding else ())

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from .. import session
-from .console import readable_bytes, say
+from .console import readable_bytes, say, say_finding
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=("fp16", "bf16", "fp32"), default="", help="(as the file has it)"
     )
+    parser.add_argument("--seed", type=int, default=1, help="for R and U among the weights (1)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -32,7 +33,11 @@ def run(options: argparse.Namespace) -> int:
         unet=options.unet,
         text_encoder=options.text_encoder,
         precision=options.precision,
+        seed=options.seed,
     )
-    written = session.bake_file(options.network, bake, options.output, overwrite=options.overwrite)
+    baked = session.bake_file(options.network, bake, options.output, overwrite=options.overwrite)
+    for finding in baked.findings:
+        say_finding(finding)
+    written = baked.file
     say(f"wrote {written.path}: {written.modules} modules, {readable_bytes(written.bytes)}")
     return 0

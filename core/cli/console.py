@@ -1,5 +1,6 @@
 """What the command line shows: lines of text, progress bars, and the stop keys."""
 
+import os
 import signal
 import sys
 import threading
@@ -56,10 +57,7 @@ def readable_bytes(count: int) -> str:
 
 
 class Console:
-    """Shows the events of a run: one progress bar a phase, findings and files as lines.
-
-    Keeps the losses and learning rates by step, for a plot.
-    """
+    """Shows the events of a run: one progress bar a phase, findings and files as lines."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -160,9 +158,10 @@ def stop_on_signals() -> Iterator[threading.Event]:
         if wanted.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         wanted.set()
-        say("Stopping after this step; what was trained is kept. (Ctrl+C again: end at once.)")
+        # Written straight to the terminal: the signal may have come amid a write of the bar's.
+        os.write(2, b"\nStopping after this step; what was trained is kept.\n")
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
     before = {name: signal.signal(getattr(signal, name), ask) for name in names}
     try:
         yield wanted

@@ -18,9 +18,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo, or show what an earlier run of it made."""
-    from ..demo.run import load_result, run_demo
+    from ..demo.run import fresh_folder, load_result, run_demo
 
-    earlier = None if options.again else load_result(options.output)
+    folder = options.output.expanduser().resolve()
+    earlier = None if options.again else load_result(folder)
     if earlier is not None:
         say(earlier.text())
         say("This was made earlier and is still whole; train anew with --again.")
@@ -29,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         with stop_on_signals() as wanted:
             device = session.pick_device(options.device)
-            result = run_demo(options.output, device, console, wanted.is_set)
+            folder = fresh_folder(folder) if options.again else folder
+            result = run_demo(folder, device, console, wanted.is_set)
     finally:
         console.close()
     if result is None:

@@ -42,6 +42,8 @@ def add_base_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", default="embedded", help="the base model's file (the embedded one)"
     )
     parser.add_argument("--clip-skip", type=int, default=1)
+    parser.add_argument("--prediction", choices=("auto", "epsilon", "v"), default="auto")
+    parser.add_argument("--zero-terminal-snr", choices=("auto", "yes", "no"), default="auto")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
 
@@ -49,7 +51,12 @@ def add_base_options(parser: argparse.ArgumentParser) -> None:
 def base_settings(options: argparse.Namespace) -> tuple[BaseConfig, MemoryConfig]:
     """The settings that `add_base_options` stands for, checked."""
     return (
-        BaseConfig(checkpoint=options.checkpoint, clip_skip=options.clip_skip),
+        BaseConfig(
+            checkpoint=options.checkpoint,
+            clip_skip=options.clip_skip,
+            prediction=options.prediction,
+            zero_terminal_snr=options.zero_terminal_snr,
+        ),
         MemoryConfig(precision=options.precision),
     )
 
@@ -74,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
         with stop_on_signals() as wanted:
             if not options.overwrite:
                 refuse_existing(output)
+            session.check_preview(options.network, settings)
             base = session.open_base(base_config, memory, session.pick_device(options.device))
             request = GridRequest(
                 prompts=tuple(Prompt(text, settings.negative_prompt) for text in settings.prompts),
@@ -83,7 +91,9 @@ def run(options: argparse.Namespace) -> int:
             )
             network = session.open_network(base, options.network)
             grid = session.preview(base, network, request, console, wanted.is_set)
+            if grid.stopped:
+                return STOPPED
             session.write_grid(grid, output, console, overwrite=options.overwrite)
     finally:
         console.close()
-    return STOPPED if grid.stopped else 0
+    return 0

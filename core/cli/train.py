@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     start = "resume" if options.resume else "restart" if options.restart else "new"
     console = Console()
     try:
+        session.resolve_precision(recipe.memory.precision, device)
         plan = session.make_plan(recipe, start, console)
         console(plan.event())
         if options.plan:
@@ -49,8 +50,9 @@ def run(options: argparse.Namespace) -> int:
             if recipe.preview.prompts and trained.path and not trained.stopped:
                 request = session.grid_request(recipe, trained.path.stem)
                 grid = session.preview(base, trained.network, request, console, wanted.is_set)
-                path = session.grid_path(trained.path)
-                session.write_grid(grid, path, console, overwrite=True)
+                if not grid.stopped:
+                    path = session.grid_path(trained.path)
+                    session.write_grid(grid, path, console, overwrite=True)
     finally:
         console.close()
     if trained.stopped:

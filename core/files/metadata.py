@@ -34,11 +34,13 @@ class Folder:
 class RunFacts:
     """What a finished or stopped run knows beside its recipe.
 
-    base_file, base_sha256, base_old_hash: the checkpoint's file name and hashes (64 and 8 hex
-    digits). buckets: (width, height, pictures seen an epoch). aspect_error: mean difference between
-    the aspect ratios of pictures and their buckets. steps, epoch: taken; total_steps: planned.
+    output_name: the file's name without suffix. base_file, base_sha256, base_old_hash: the
+    checkpoint's file name and hashes (64 and 8 hex digits). buckets: (width, height, pictures seen
+    an epoch). aspect_error: mean difference between the aspect ratios of pictures and their
+    buckets. steps, epoch: taken; total_steps: planned.
     """
 
+    output_name: str
     family: str
     prediction: str
     zero_terminal_snr: bool
@@ -75,7 +77,7 @@ def _run(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
     network = recipe.network
     base_version = _SPECS[facts.family][2] + ("_v" if facts.prediction == "v" else "")
     return {
-        "ss_output_name": recipe.output.name,
+        "ss_output_name": facts.output_name,
         "ss_training_comment": recipe.output.comment or None,
         "ss_seed": recipe.training.seed,
         "ss_steps": facts.steps,
@@ -220,7 +222,7 @@ def _modelspec(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
         "modelspec.architecture": architecture,
         "modelspec.implementation": implementation,
         "modelspec.implementation_version": f"{IMPLEMENTATION}/{facts.version}",
-        "modelspec.title": recipe.output.name,
+        "modelspec.title": facts.output_name,
         "modelspec.resolution": f"{facts.resolution}x{facts.resolution}",
         "modelspec.prediction_type": facts.prediction,
         "modelspec.encoder_layer": recipe.base.clip_skip,
@@ -237,7 +239,10 @@ def tag_frequency(folders: tuple[Folder, ...], trigger: str) -> dict[str, dict[s
     """
     counts = {
         folder.name: Counter(
-            tag.strip() for caption in folder.captions for tag in caption.split(",") if tag.strip()
+            tag.strip().lower()
+            for caption in folder.captions
+            for tag in caption.split(",")
+            if tag.strip()
         )
         for folder in folders
     }

@@ -1,7 +1,7 @@
 """Network files: a LoRA in kohya's layout, written, read back and checked."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from .serialise import legacy_hash, tensor_hash, write_file
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
-HEADER_LIMIT = 1 << 20  # ComfyUI shows no metadata of a longer header
 
 # A module's `down` and `up` factors and its alpha.
 Module = tuple[Tensor, Tensor, float]
@@ -50,10 +49,12 @@ def write_network(
     precision: str = "fp16",
     *,
     overwrite: bool = False,
+    check: Callable[[Path], None] | None = None,
 ) -> WrittenFile:
     """Write modules by kohya key as a safetensors file, whole or not at all, and check it.
 
-    The hashes are added to the metadata. Equal arguments give equal bytes. Raises FileError: for an
+    check: a further proof, made on the draft before it gets its name; it raises FileError. The
+    hashes are added to the metadata. Equal arguments give equal bytes. Raises FileError: for an
     existing file unless `overwrite`, a full disk, factors that `precision` can't hold, and when
     what was read back is not what was to be written.
     """
@@ -64,6 +65,8 @@ def write_network(
     def write(draft: Path) -> None:
         write_file(draft, tensors, hashed)
         verify_network(draft, tensors)
+        if check is not None:
+            check(draft)
 
     write_atomic(path, write, overwrite=overwrite)
     return WrittenFile(
@@ -120,6 +123,8 @@ def read_network(path: Path) -> NetworkFile:
         tensors = {key: file.get_tensor(key) for key in file.keys() if _is_lora(key)}  # noqa: SIM118
         others = [key for key in file.keys() if not _is_lora(key)]  # noqa: SIM118
     names = sorted({key[: -len(DOWN)] for key in tensors if key.endswith(DOWN)})
+    known = set(names)
+    orphans = sorted(key for key in tensors if _module_of(key) not in known)
     if not names:
         raise FileError(f"{path} is not a LoRA: it has none of its keys, but {_some(others)}")
     if others:
@@ -127,6 +132,8 @@ def read_network(path: Path) -> NetworkFile:
             f"{path} holds {len(others)} tensors of a kind that is not read yet ({_some(others)}); "
             "only plain LoRA and its convolutions are"
         )
+    if orphans:
+        raise FileError(f"{path} is damaged: {_some(orphans)} belong to no whole module")
     modules = {name: _module(path, name, tensors) for name in names}
     dtype = tensors[names[0] + DOWN].dtype
     precision = next((name for name, kind in DTYPES.items() if kind == dtype), "fp32")
@@ -143,6 +150,10 @@ def _module(path: Path, name: str, tensors: Mapping[str, Tensor]) -> Module:
     if not (math.isfinite(alpha) and torch.isfinite(down).all() and torch.isfinite(up).all()):
         raise FileError(f"{path} is damaged: {name} holds numbers that are not finite")
     return down, up.float(), alpha
+
+
+def _module_of(key: str) -> str:
+    return next(key.removesuffix(suffix) for suffix in (DOWN, UP, ALPHA) if key.endswith(suffix))
 
 
 def _is_lora(key: str) -> bool:

@@ -1,8 +1,9 @@
 """Resume states: all that a training needs to go on as if it had never stopped.
 
-A state is one safetensors file, `NAME.resume.safetensors` beside the network it will become; the
-one before it is kept as `NAME.resume-previous.safetensors`, so that one good state is there at any
-instant, whatever happens while the next is being written.
+A state is one file in the safetensors format, `NAME.resume-state` beside the network it will become
+(hosts would list a `.safetensors` as a LoRA). The one before it is kept as
+`NAME.resume-state-previous`, so that one good state is there at any instant, whatever happens while
+the next is being written.
 """
 
 import json
@@ -53,10 +54,10 @@ class ResumeState:
 
 def state_paths(network: Path) -> tuple[Path, Path]:
     """Where the newest and the previous state of the network file `network` lie."""
-    return tuple(network.with_name(f"{network.stem}.{name}.safetensors") for name in _NAMES)  # type: ignore[return-value]
+    newest = network.with_name(f"{network.stem}.resume-state")
+    return newest, newest.with_name(f"{newest.name}-previous")
 
 
-_NAMES = ("resume", "resume-previous")
 _SEQUENCES = ("losses", "lrs")
 
 
@@ -75,6 +76,7 @@ def save_state(network: Path, state: ResumeState) -> Path:
 
     def write(draft: Path) -> None:
         write_file(draft, tensors, metadata)
+        _read(draft)
         if newest.exists():
             newest.replace(previous)
 
@@ -97,6 +99,8 @@ def load_state(network: Path) -> ResumeState | None:
         except FileError as error:
             logger.warning("%s", error)
             problems.append(str(error))
+            # Aside, so that the next state does not push it over the one that is still good.
+            path.replace(path.with_name(f"{path.name}.damaged"))
     if problems:
         raise FileError(f"no resume state is whole: {'; '.join(problems)}; start with --restart")
     return None
@@ -105,14 +109,22 @@ def load_state(network: Path) -> ResumeState | None:
 def forget_states(network: Path) -> None:
     """Remove the states: the training is over, or begins anew."""
     for path in state_paths(network):
+        _forget(path)
+
+
+def _forget(path: Path) -> None:
+    try:
         path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s is not needed any more but can't be removed: %s", path, error)
 
 
 def _read(path: Path) -> ResumeState:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: a mapped file can't be replaced on Windows, and would stay in memory.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise FileError(f"{path} is not a resume state that this version reads")
         if tensor_hash(tensors) != metadata.get("sha256"):

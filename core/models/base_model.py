@@ -143,7 +143,7 @@ def load_base_model(
     """
     path = EMBEDDED if str(checkpoint) == "embedded" else Path(checkpoint)
     opened = open_checkpoint(path)
-    facts = _facts(opened, prediction, zero_terminal_snr)
+    facts = resolve_facts(opened, prediction, zero_terminal_snr)
     device = torch.device(device)
     layout = read_layout(opened)
     networks = Networks(
@@ -160,11 +160,15 @@ def load_base_model(
     return BaseModel(networks, facts)
 
 
-def _facts(
+def resolve_facts(
     checkpoint: Checkpoint,
     prediction: Literal["auto", "epsilon", "v"],
     zero_terminal_snr: Literal["auto", "yes", "no"],
 ) -> BaseFacts:
+    """What the file and the settings together say; "auto" is what the file states.
+
+    Raises CheckpointError for a family that isn't trained, ConfigError for a contradiction.
+    """
     family = families.require_trained(checkpoint)
     stated = families.stated_prediction(checkpoint, family)
     chosen = stated if prediction == "auto" else prediction

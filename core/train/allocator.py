@@ -20,7 +20,8 @@ def kept_memory(enabled: bool) -> Iterator[bool]:
     A training step frees and takes gigabytes of activations; each block given back is page-faulted
     in again, which costs up to a third of a CPU step. Yields whether it took effect: only with
     glibc; elsewhere (musl, Windows, macOS) nothing is done. On leaving, the defaults are put back
-    and what is free is returned to the system.
+    and what is free is returned to the system; what glibc does not let back on is adapting its
+    threshold for large blocks by itself.
     """
     if not enabled or platform.libc_ver()[0] != "glibc":
         yield False

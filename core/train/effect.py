@@ -23,6 +23,12 @@ def open_network(base: BaseModel, path: Path) -> Network:
     targets = find_targets(base.unet, base.text_encoder)
     paths = paths_by_key(targets, base.family.key)
     unknown = sorted(set(file.modules) - set(paths))
+    convolutions = [key for key in unknown if file.modules[key][0].dim() == 4]
+    if convolutions and len(convolutions) == len(unknown):
+        raise FileError(
+            f"{path} adapts convolutions too ({len(unknown)} modules, such as {unknown[0]}): a "
+            "LoCon, which can be baked but not previewed yet"
+        )
     if unknown:
         raise FileError(
             f"{path} does not fit {base.path.name}: {len(unknown)} of its {len(file.modules)} "
@@ -41,13 +47,13 @@ def require_effect(base: BaseModel, path: Path) -> None:
         after = _answer(base)
     if not bool(torch.isfinite(after).all()):
         raise FileError(
-            f"{path} was written, but the base model answers with numbers that are not finite: "
+            "with the trained network the base model answers with numbers that are not finite: "
             "train with a lower learning rate, or set output.precision to bf16 or fp32"
         )
     if torch.equal(before, after):
         raise FileError(
-            f"{path} was written, but it changes nothing: train for more steps, raise the learning "
-            "rate, or set output.precision to fp32"
+            "the trained network changes nothing: train for more steps, raise the learning rate, "
+            "or set output.precision to fp32"
         )
 
 

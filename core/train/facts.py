@@ -3,29 +3,51 @@
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from ... import __version__
 from ..data.items import ImageItem
+from ..errors import CheckpointError
 from ..files.metadata import Folder, RunFacts
 from ..models.base_model import BaseModel
 from .encode import Pictures
 from .precision import PRECISIONS
+from .task import Task
 from .trainer import Trainer
 
 _OLD_HASH_OFFSET, _OLD_HASH_LENGTH = 0x100000, 0x10000
 
 
-def run_facts(base: BaseModel, pictures: Pictures, resolution: int, trainer: Trainer) -> RunFacts:
+class BaseHashes(NamedTuple):
+    """Hashes of the checkpoint's file, read before the training: it may be gone after it."""
+
+    sha256: str
+    old: str
+
+
+def base_hashes(base: BaseModel) -> BaseHashes:
+    """Read the file once, about a second per GB. Raises CheckpointError where it is gone."""
+    try:
+        return BaseHashes(base.sha256, old_hash(base.path))
+    except OSError as error:
+        raise CheckpointError(f"{base.path} can't be read any more: {error}") from error
+
+
+def run_facts(
+    base: BaseModel, hashes: BaseHashes, task: Task, trainer: Trainer, output_name: str
+) -> RunFacts:
     """Gather the facts; `trainer` says how far the run has come."""
+    pictures = task.pictures
     batches, items = pictures.batches, pictures.dataset.items
     return RunFacts(
+        output_name=output_name,
         family=base.family.key,
         prediction=base.prediction,
         zero_terminal_snr=base.zero_terminal_snr,
         base_file=base.path.name,
-        base_sha256=base.sha256,
-        base_old_hash=old_hash(base.path),
-        resolution=resolution,
+        base_sha256=hashes.sha256,
+        base_old_hash=hashes.old,
+        resolution=task.resolution,
         folders=_folders(items),
         buckets=tuple(
             (bucket.width, bucket.height, sum(items[fit.item].repeats for fit in bucket.fits))

@@ -13,11 +13,13 @@ def train_steps(
     on_event: OnEvent,
     stop: StopFlag,
     after_step: Callable[[int], None],
+    settle: Callable[[int], bool] = lambda _step: False,
 ) -> bool:
     """Advance `trainer` to its last step or until `stop()`; True when it was stopped early.
 
     `after_step(step)` runs after each step (states, previews). It can't change what is trained:
-    no random number of a step depends on anything but the seed and the step.
+    no random number of a step depends on anything but the seed and the step. Where `settle(step)`
+    is true, the losses of all steps so far are told before it.
     """
     readback = LossReadback()
     rates: dict[int, tuple[float, int]] = {}
@@ -34,7 +36,7 @@ def train_steps(
         loss = trainer.advance()
         rates[trainer.step] = (lr, trainer.images)
         readback.push(trainer.step, loss)
-        report(readback.ready())
+        report(readback.drain() if settle(trainer.step) else readback.ready())
         after_step(trainer.step)
     report(readback.drain())
     return trainer.step < trainer.steps

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
@@ -35,21 +36,35 @@ def gradient_checkpointing(modules: list[nn.Module], enabled: bool) -> Iterator[
         yield
         return
     modes = [module.training for module in modules]
+    hooks = []
     try:
+        hooks = [_inputs_with_gradient(module) for module in modules]
         for module in modules:
             _switch(module, on=True)
             module.train()
         yield
     finally:
+        for hook in hooks:
+            if hook is not None:
+                hook.remove()
         for module, mode in zip(modules, modes, strict=True):
             _switch(module, on=False)
             module.train(mode)
+
+
+def _inputs_with_gradient(module: nn.Module) -> RemovableHandle | None:
+    """Older transformers drop the gradients of a checkpointed block whose input needs none."""
+    embeddings = getattr(module, "get_input_embeddings", lambda: None)()
+    if embeddings is None:
+        return None
+    return embeddings.register_forward_hook(lambda _m, _i, output: output.requires_grad_(True))
 
 
 def _switch(module: nn.Module, *, on: bool) -> None:
     """diffusers and transformers name the same switch differently."""
     for names in (
         ("enable_gradient_checkpointing", "disable_gradient_checkpointing"),
+        ("activation_checkpointing_enable", "activation_checkpointing_disable"),
         ("gradient_checkpointing_enable", "gradient_checkpointing_disable"),
     ):
         switch = getattr(module, names[0 if on else 1], None)

@@ -47,6 +47,11 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     return PRECISIONS[name]
 
 
+def precision_of(compute: torch.dtype) -> Precision:
+    """The precision whose weights and activations are of this dtype."""
+    return next(precision for precision in PRECISIONS.values() if precision.compute == compute)
+
+
 def make_scaler(precision: Precision, device: torch.device) -> Any:
     """A gradient scaler that does nothing unless the precision needs loss scaling."""
     if hasattr(torch.amp, "GradScaler"):

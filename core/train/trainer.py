@@ -49,6 +49,7 @@ class Trainer:
     ) -> None:
         self.step = 0
         self.images = 0
+        self.between_steps = True  # False while factors and optimizer may be of different steps
         self.steps = data.batches.steps
         self._base, self._network, self._data, self._recipe = base, network, data, recipe
         self._device, self._dtype = base.device, precision.compute
@@ -86,11 +87,13 @@ class Trainer:
         self._scaler.unscale_(self._optimizer)
         if self._recipe.optimizer.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.optimizer.max_grad_norm)
+        self.between_steps = False
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        self.step += 1
         self.images += sum(len(batch.indices) for batch in micro_batches)
+        self.step += 1
+        self.between_steps = True
         return total
 
     def state_tensors(self) -> dict[str, Tensor]:

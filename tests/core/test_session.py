@@ -2,9 +2,9 @@ import hashlib
 import itertools
 import random
 import shutil
-import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,7 +132,12 @@ def test_stopping_keeps_a_network_and_a_state(recipe, tmp_path):
     _, straight = train(named(recipe, "straight"))
     assert same_weights(resumed.path, straight.path)
     assert resumed.path.name == "momo.safetensors"
-    assert sorted(path.suffixes[0] for path in (tmp_path / "out").iterdir()) == [".safetensors"] * 3
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [
+        f"momo-step{taken:08d}.safetensors",
+        "momo.safetensors",
+        "straight.safetensors",
+    ]
 
 
 def test_stopped_before_the_first_step_leaves_nothing(recipe, tmp_path):
@@ -158,9 +163,11 @@ def test_killed_and_resumed_equals_straight(recipe, tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=-3, stderr=-3)
     newest, _ = state_paths(tmp_path / "out" / "killed.safetensors")
-    while not newest.exists() and process.poll() is None:
-        pass
-    process.send_signal(signal.SIGKILL)
+    for _ in range(6000):
+        if newest.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.kill()
     process.wait()
     assert newest.exists()
     _, resumed = train(killed, start="resume")
@@ -206,9 +213,9 @@ def test_none_is_the_base_all_is_the_plain_network_and_baked_equals_live(recipe,
     assert difference(columns[1], plain) == 0
     assert difference(columns[1], untouched) > 8
     for column, weights in ((columns[2], "NOFACE"), (columns[3], vector)):
-        written = session.bake_file(
-            trained.path, session.Bake(weights=weights), tmp_path / f"{len(weights)}.safetensors"
-        )
+        bake = session.Bake(weights=weights)
+        target = tmp_path / f"{len(weights)}.safetensors"
+        written = session.bake_file(trained.path, bake, target).file
         network = session.open_network(base, written.path)
         with network.attached(base.unet, base.text_encoder):
             assert difference(draw(base, PROMPTS, SETTINGS), column) <= 1
@@ -219,7 +226,7 @@ def test_none_is_the_base_all_is_the_plain_network_and_baked_equals_live(recipe,
 
 def test_a_baked_file_holds_only_what_is_left(recipe):
     _, trained = train(recipe)
-    written = session.bake_file(trained.path, session.Bake(weights="FACE"))
+    written = session.bake_file(trained.path, session.Bake(weights="FACE")).file
     assert written.path.name == "momo-FACE.safetensors"
     kept = network_file.read_network(written.path)
     blocks = dict(BlockWeights.parse("FACE").ratios)
@@ -319,3 +326,60 @@ def test_bf16_trains_and_masters_stay_fp32(recipe):
     _, trained = train(half)
     assert {p.dtype for p in trained.network.named_parameters().values()} == {torch.float32}
     assert all(np.isfinite(trained.history.losses))
+
+
+def test_a_nearly_full_disk_at_a_stop_still_keeps_the_network(recipe, monkeypatch):
+    from lora_loop.core.files import resume
+
+    def full(path, tensors, metadata):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resume, "write_file", full)
+    with pytest.raises(FileError, match="disk is full"):
+        train(recipe, stop=stop_after(8))
+    kept = list(Path(recipe.output.folder).glob("momo-step*.safetensors"))
+    assert len(kept) == 1
+    assert network_file.read_network(kept[0]).modules
+
+
+def test_a_state_that_cant_be_written_on_the_way_does_not_end_the_training(recipe, monkeypatch):
+    from lora_loop.core.files import resume
+
+    def full(path, tensors, metadata):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resume, "write_file", full)
+    _, trained = train(named(recipe, "momo", state_every=2))
+    assert trained.path is not None
+    assert not trained.stopped
+
+
+def test_an_unfit_network_never_gets_its_name(recipe, monkeypatch):
+    def unfit(base, path):
+        raise FileError("the trained network changes nothing")
+
+    monkeypatch.setattr("lora_loop.core.train.saving.require_effect", unfit)
+    with pytest.raises(FileError, match="changes nothing"):
+        train(recipe)
+    assert not Path(recipe.output.folder, "momo.safetensors").exists()
+    monkeypatch.undo()
+    _, resumed = train(recipe, start="resume")  # its steps were kept
+    assert resumed.steps == 6
+
+
+def test_the_checkpoint_may_be_gone_at_the_end(recipe, tmp_path):
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(recipe.base.checkpoint, moved)
+    gone = replace(recipe, base=replace(recipe.base, checkpoint=str(moved)))
+    _, trained = train(gone, on_event=lambda event: moved.unlink(missing_ok=True))
+    assert trained.path.exists()
+
+
+def test_what_lies_beside_a_network_is_not_overwritten(recipe):
+    _, trained = train(recipe)
+    plot = session.write_loss_plot(trained, trained.path)
+    trained.path.unlink()
+    before = plot.read_bytes()
+    with pytest.raises(FileError, match=r"momo-loss\.png exists"):
+        session.make_plan(recipe)
+    assert plot.read_bytes() == before
