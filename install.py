@@ -165,10 +165,11 @@ def install_packages(extras: list[str]) -> None:
 
 
 def pip(*arguments: str) -> None:
-    """Run pip install; show what it fetches, and all that it said where it fails."""
-    command = [str(PYTHON), "-I", "-m", "pip", "install", "--disable-pip-version-check"]
+    """Run pip install; show what it fetches, and what it said where it fails."""
+    quiet = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     process = subprocess.Popen(
-        [*command, "--no-input", "--progress-bar", "off", *arguments],
+        # most modules are never imported: Python compiles what is, when it is
+        [str(PYTHON), "-I", "-m", "pip", "install", *quiet, "--no-compile", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -180,8 +181,11 @@ def pip(*arguments: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         said.append(line)
-        if re.match(r"\s*(Downloading (?!.*\.metadata)|Processing |Installing collected)", line):
-            print(f"  {line.strip()[:110]}", flush=True)
+        download = re.match(r"\s*Downloading (?:\S*/)?([^-\s]+-[^-\s]+)\S* \((.* [MG]B)\)", line)
+        if download:
+            print("  downloading {} ({})".format(*download.groups()), flush=True)
+        elif line.startswith("Installing collected packages:"):
+            print(f"  unpacking {line.count(',') + 1} packages", flush=True)
     if process.wait() != 0:
         raise InstallError(
             f"pip failed; this is what it said:\n{''.join(said[-40:])}\n"
