@@ -229,9 +229,7 @@ def _advice(
         f"network.rank {recipe.network.rank} makes a large file that rarely looks better than "
         "32": recipe.network.rank > _MUCH_RANK,
         f"dataset.resolution {resolution} is far from the base model's "
-        f"{outline.facts.resolution}: it draws worse there": not 0.5
-        <= resolution / outline.facts.resolution
-        <= 2,
+        f"{own}: it draws worse there": not 0.5 <= resolution / own <= 2,
     }
     for text, applies in remarks.items():
         if applies:
