@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from . import build, families
 from .checkpoint import Checkpoint, open_checkpoint
 from .families import Family, Prediction
@@ -86,11 +86,20 @@ class BaseModel:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the whole file, 64 hex digits; read once, about a second per GB."""
+        """Hash of the whole file, 64 hex digits; read once, about a second per GB.
+
+        Raises CheckpointError when the file is gone.
+        """
         digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+        try:
+            with self.path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} can't be read any more ({error.strerror}): put it back, a training "
+                "is bound to the hash of its base model"
+            ) from error
         return digest.hexdigest()
 
     @property

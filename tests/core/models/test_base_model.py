@@ -9,7 +9,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from safetensors.torch import save_file
 
-from lora_loop.core.errors import ConfigError, TrainerError
+from lora_loop.core.errors import CheckpointError, ConfigError, TrainerError
 from lora_loop.core.models import base_model, build
 from lora_loop.core.models.base_model import BaseModel, load_base_model
 from lora_loop.core.models.text import encode_ids, text_body
@@ -214,6 +214,14 @@ def test_the_file_may_go_once_it_is_loaded(tmp_path):
     before = base.unet.get_parameter("conv_in.weight").clone()
     path.write_bytes(b"overwritten" * 1000)
     assert torch.equal(base.unet.get_parameter("conv_in.weight"), before)
+
+
+def test_a_file_that_is_gone_before_it_was_hashed_is_an_error(tmp_path):
+    path = write_sd1_checkpoint(tmp_path / "a.safetensors", shape=THIN)
+    base = load_base_model(path)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="can't be read any more"):
+        assert base.identity
 
 
 def test_a_pickled_checkpoint_loads_as_well(tmp_path, base, tensors):
