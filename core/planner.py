@@ -24,7 +24,7 @@ from .train.encode import Pictures
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "auto": 4}
 _STATES = 3  # on the disk at one time: two that are kept, and a draft
-_HEADER_BYTES = 64 << 10  # names and metadata of a network file, at most about this
+_METADATA_BYTES, _MODULE_BYTES = 32 << 10, 420  # of a network file's header, about
 # Values kept for the backward pass, for each token and channel of a transformer or residual block.
 _TRANSFORMER_VALUES = 31
 _RESNET_VALUES = 8
@@ -78,7 +78,7 @@ def make_plan(recipe: Recipe, on_event: OnEvent = ignore) -> Plan:
     _check_presets(recipe)
     outline = outline_checkpoint(checkpoint_path(recipe.base.checkpoint), recipe.base)
     _check_base(recipe, outline)
-    file_bytes = adapter_bytes(outline, recipe) + _HEADER_BYTES
+    file_bytes = adapter_bytes(outline, recipe) + header_bytes(outline, recipe)
     check_folder(path.parent, file_bytes + _STATES * factor_bytes(outline, recipe))
     resolution = recipe.dataset.resolution or outline.facts.resolution
     pictures = lay_out_dataset(recipe, resolution, on_event)
@@ -147,6 +147,12 @@ def adapter_bytes(outline: Outline, recipe: Recipe) -> int:
     item = _BYTES[recipe.output.precision]
     targets = find_targets(*wanted_parts(outline.unet, outline.text_encoder, recipe.network))
     return sum((recipe.network.rank * _reach(layer) + 1) * item for layer in targets.values())
+
+
+def header_bytes(outline: Outline, recipe: Recipe) -> int:
+    """About the bytes of the file's names and metadata."""
+    targets = find_targets(*wanted_parts(outline.unet, outline.text_encoder, recipe.network))
+    return _METADATA_BYTES + _MODULE_BYTES * len(targets)
 
 
 def factor_bytes(outline: Outline, recipe: Recipe) -> int:

@@ -257,10 +257,12 @@ def test_a_full_disk_at_the_end_loses_nothing(recipe, tmp_path, monkeypatch):
         train(recipe)
     saved = next(refuge.iterdir())
     assert str(saved) in str(caught.value)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["momo.resume-state"]
     monkeypatch.undo()
-    _, straight = train(recipe)
+    _, straight = train(named(recipe, "straight"))
     assert same_weights(saved, straight.path)
+    _, resumed = train(recipe, start="resume")  # all steps were taken: it only writes the file
+    assert same_weights(saved, resumed.path)
 
 
 def test_a_diverging_training_says_so_and_keeps_its_state(recipe, tmp_path, monkeypatch):
