@@ -37,6 +37,7 @@ _NO_LETTER = "\U0010fffd"  # private use: a font draws its sign for a missing le
 @lru_cache(maxsize=1024)
 def font_for(text: str, size: int) -> Font:
     """Give a font of `size` pixels: Pillow's own, or a system font that has more of the letters."""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
     best = _default(size)
     fewest = _count_missing(best, text)
     for name in _CANDIDATES:
@@ -55,7 +56,7 @@ def wrap(pen: Pen, text: str, font: Font, width: int, most_lines: int) -> list[s
     What does not fit into `most_lines` is cut, and the last line ends in dots.
     """
     lines: list[str] = []
-    for paragraph in text.split("\n"):
+    for paragraph in drawable(text, font).split("\n"):
         line = ""
         for piece in _pieces(paragraph, pen, font, width):
             if line and pen.textlength((line + piece).rstrip(), font=font) > width:
@@ -69,6 +70,12 @@ def wrap(pen: Pen, text: str, font: Font, width: int, most_lines: int) -> list[s
     while last and pen.textlength(last + "...", font=font) > width:
         last = last[:-1]
     return [*lines[: most_lines - 1], last + "..."]
+
+
+def drawable(text: str, font: Font) -> str:
+    """Replace what no font, or not this one, can be asked for: it would raise an error."""
+    coding = "utf-8" if isinstance(font, ImageFont.FreeTypeFont) else "latin-1"
+    return text.encode(coding, "replace").decode(coding)
 
 
 def line_height(font: Font) -> int:

@@ -60,6 +60,11 @@ class Grid:
     image: Image.Image
     metadata: dict[str, str]
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop came before all of it was drawn."""
+        return any(cell is None for line in self.cells for cell in line)
+
     def png(self) -> bytes:
         """Encode the sheet as PNG with its metadata."""
         return encode_png(self.image, self.metadata)

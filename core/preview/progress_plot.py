@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .fonts import font_for
+from .fonts import drawable, font_for
 
 WIDTH, HEIGHT = 1000, 560
 LEFT, RIGHT, TOP, BOTTOM = 86, 24, 52, 44
@@ -130,6 +130,7 @@ class _Plot:
         self, at: tuple[float, float], text: str, size: int, anchor: str, ink: Colour = INK
     ) -> None:
         font = font_for(text, size * LARGER)
+        text = drawable(" ".join(text.split()), font)
         x, y = at[0] * LARGER, at[1] * LARGER
         width = self._pen.textlength(text, font=font)
         x -= {"l": 0.0, "m": width / 2, "r": width}[anchor[0]]
