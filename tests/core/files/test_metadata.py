@@ -251,3 +251,8 @@ def test_a_hundred_thousand_tags_leave_the_header_readable(word):
     assert next(iter(kept)) == "often"  # the most frequent come first and are never dropped
     assert kept["often"] == 2
     assert len(header_bytes({}, metadata)) < 1 << 20  # ComfyUI shows no longer one
+
+
+def test_one_endless_tag_does_not_push_the_others_out():
+    captions = ("x" * 300_000, "x" * 300_000, "dog")
+    assert tag_frequency((Folder(name="a", repeats=1, captions=captions),), "") == {"a": {"dog": 1}}

@@ -257,6 +257,9 @@ def test_an_orphan_is_refused_by_name(tmp_path, tensors):
         {"lora_down_weight": torch.full((2, 3), float("nan"))},
         {"lora_up_weight": torch.full((4, 2), float("inf"))},
         {"alpha": torch.tensor(float("nan"))},
+        {"alpha": torch.ones(2)},
+        {"alpha": torch.ones(0)},
+        {"lora_down_weight": torch.ones(0, 3), "lora_up_weight": torch.ones(4, 0)},
     ],
 )
 def test_factors_that_cannot_be(tmp_path, changes):
@@ -272,3 +275,12 @@ def test_without_alpha_the_scale_is_1(tmp_path):
 def test_an_alpha_of_one_element(tmp_path):
     read = read_network(saved(tmp_path / "a", whole(alpha=torch.tensor([0.5]))))
     assert read.modules[KEY][2] == 0.5
+
+
+@pytest.mark.skipif(not hasattr(torch, "float8_e4m3fn"), reason="a torch without 8-bit floats")
+def test_factors_of_8_bits_are_read(tmp_path):
+    eighths = {key: tensor.to(torch.float8_e4m3fn) for key, tensor in whole().items()}
+    down, up, alpha = read_network(saved(tmp_path / "a", eighths)).modules[KEY]
+    assert torch.equal(down, torch.ones(2, 3))
+    assert torch.equal(up, torch.ones(4, 2))
+    assert alpha == 1.0
