@@ -43,6 +43,19 @@ def test_the_name_appears_last(tmp_path):
     assert seen == [(tmp_path, False, ".tmp")]  # the same folder, so the same disk
 
 
+def test_the_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    synced, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append((path.exists(), stat.S_ISREG(os.fstat(descriptor).st_mode)))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_bytes(path, b"x")
+    assert synced[0] == (False, True)
+
+
 def test_an_existing_file_is_refused_before_any_work(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("mine")

@@ -18,7 +18,7 @@ KEY = "lora_unet_mid_block_attentions_0_proj_in"
 
 def whole(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
     """The tensors of a good file with one module; None takes one out."""
-    tensors = {
+    tensors: dict[str, torch.Tensor | None] = {
         "lora_down.weight": torch.ones(2, 3),
         "lora_up.weight": torch.ones(4, 2),
         "alpha": torch.tensor(1.0),

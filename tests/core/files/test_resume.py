@@ -241,7 +241,7 @@ class Saboteur:
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Killed()])
 def test_one_good_state_is_there_wherever_a_save_fails(tmp_path, monkeypatch, error):
     saboteur = Saboteur(monkeypatch, error)
-    outcomes = []
+    outcomes, reached = [], True
     for last in range(1, 20):
         network = tmp_path / str(last) / "a.safetensors"
         save_state(network, state(1))
