@@ -255,10 +255,10 @@ def tag_frequency(folders: tuple[Folder, ...], trigger: str) -> dict[str, dict[s
         key=lambda row: (-row[0], row[1], row[2]),
     )
     for count, tag, name in ranked:
-        room -= len(json.dumps(tag)) * 2 + 12  # its quotes are escaped once more in the header
-        if room < 0:
-            break
-        kept[name][tag] = count
+        size = len(json.dumps(tag)) * 2 + 12  # its quotes are escaped once more in the header
+        if size <= room:  # one caption without commas may be too long where others are not
+            kept[name][tag] = count
+            room -= size
     return kept
 
 

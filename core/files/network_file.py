@@ -141,15 +141,18 @@ def read_network(path: Path) -> NetworkFile:
 
 
 def _module(path: Path, name: str, tensors: Mapping[str, Tensor]) -> Module:
-    down, up = tensors[name + DOWN].float(), tensors.get(name + UP)
-    if up is None or up.dim() < 2 or down.dim() < 2 or up.shape[1] != down.shape[0]:
+    down, up = tensors[name + DOWN].float(), tensors.get(name + UP, torch.empty(0)).float()
+    if up.dim() < 2 or down.dim() < 2 or up.shape[1] != down.shape[0] or not down.numel():
         raise FileError(f"{path} is damaged: {name} lacks an `up` factor that fits its `down`")
     rank = down.shape[0]
     # A file without alpha means scale 1 in every host.
-    alpha = float(tensors[name + ALPHA]) if name + ALPHA in tensors else float(rank)
+    stored = tensors.get(name + ALPHA, torch.tensor(float(rank)))
+    if stored.numel() != 1:
+        raise FileError(f"{path} is damaged: {name}{ALPHA} is {stored.numel()} numbers, not one")
+    alpha = float(stored)
     if not (math.isfinite(alpha) and torch.isfinite(down).all() and torch.isfinite(up).all()):
         raise FileError(f"{path} is damaged: {name} holds numbers that are not finite")
-    return down, up.float(), alpha
+    return down, up, alpha
 
 
 def _module_of(key: str) -> str:

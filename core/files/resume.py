@@ -90,19 +90,24 @@ def load_state(network: Path) -> ResumeState | None:
     A damaged newest state is passed over for the previous one. Raises FileError when all are
     damaged.
     """
-    problems = []
+    problems: dict[Path, str] = {}
     for path in state_paths(network):
         if not path.exists():
             continue
         try:
-            return _read(path)
+            state = _read(path)
         except FileError as error:
             logger.warning("%s", error)
-            problems.append(str(error))
+            problems[path] = str(error)
+            continue
+        for damaged in problems:
             # Aside, so that the next state does not push it over the one that is still good.
-            path.replace(path.with_name(f"{path.name}.damaged"))
+            damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
+        return state
     if problems:
-        raise FileError(f"no resume state is whole: {'; '.join(problems)}; start with --restart")
+        raise FileError(
+            f"no resume state is whole: {'; '.join(problems.values())}; start with --restart"
+        )
     return None
 
 
