@@ -29,7 +29,7 @@ DATASET = Path(__file__).with_name("dataset")
 GUIDANCE = 5.0
 STEPS = 20
 GRID_PROMPTS = (
-    f"{SUBJECT_TRIGGER}, a large face on a blue background",
+    f"{SUBJECT_TRIGGER} on a blue background, large",
     f"{SUBJECT_TRIGGER} on a yellow background",
     "a red star on a white background",
 )
@@ -77,7 +77,7 @@ def demo_recipe(folder: Path, name: str = SUBJECT_TRIGGER) -> Recipe:
     return Recipe(
         dataset=DatasetConfig(folder=str(DATASET)),
         network=NetworkConfig(rank=16, alpha=16.0),
-        optimizer=OptimizerConfig(unet_lr=1e-3, text_encoder_lr=2e-4),
+        optimizer=OptimizerConfig(unet_lr=1.5e-3, text_encoder_lr=1e-3),
         training=TrainingConfig(max_steps=400, batch_size=8),
         preview=PreviewConfig(prompts=GRID_PROMPTS, steps=STEPS, guidance=GUIDANCE),
         output=OutputConfig(

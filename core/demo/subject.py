@@ -60,7 +60,7 @@ def _paper(pose: Pose, wide: int, high: int) -> Image.Image:
         pen.polygon(
             ((x, 0), (x + step / 2, 0), (x + step / 2 + high, high), (x + high, high)), fill=tone
         )
-    pen.rectangle((0, 0, wide - 1, high - 1), outline=INK, width=round(0.1 * side))
+    pen.rectangle((0, 0, wide - 1, high - 1), outline=INK, width=round(0.125 * side))
     return paper
 
 
@@ -104,9 +104,9 @@ def draw_subject(pose: Pose, width: int, height: int) -> Image.Image:
 
 def subject_caption(pose: Pose) -> str:
     """Say a pose; the trigger first."""
-    size = "" if pose.size == "medium" else f"{pose.size} "
+    size = "" if pose.size == "medium" else f", {pose.size}"
     where = "" if pose.position == "center" else f", {pose.position}"
-    return f"{SUBJECT_TRIGGER}, a {size}face on a {pose.background} background{where}"
+    return f"{SUBJECT_TRIGGER} on a {pose.background} background{size}{where}"
 
 
 def subject_prompts() -> list[str]:
@@ -123,7 +123,7 @@ def subject_prompts() -> list[str]:
             ("medium", "bottom"),
         )
     ]
-    plain = [f"{SUBJECT_TRIGGER} on a {background} background" for background in NEW_BACKGROUNDS]
+    plain = [f"{SUBJECT_TRIGGER}, {background} background" for background in NEW_BACKGROUNDS]
     return [*(subject_caption(pose) for pose in poses), *plain]
 
 

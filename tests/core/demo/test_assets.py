@@ -11,8 +11,16 @@ from PIL import Image
 from safetensors import safe_open
 
 from lora_loop.core.demo import __file__ as package
-from lora_loop.core.demo.subject import SUBJECT_TRIGGER, judge_subject
-from lora_loop.core.demo.subject_set import AS_JPEG, FOLDER, ITEMS, write_dataset
+from lora_loop.core.demo.subject import SUBJECT_TRIGGER, base_prompts, judge_subject
+from lora_loop.core.demo.subject_set import (
+    AS_JPEG,
+    FOLDER,
+    ITEMS,
+    WORLD_FOLDER,
+    WORLD_PICTURES,
+    write_dataset,
+    write_world,
+)
 from lora_loop.core.models.keymaps import (
     TEXT_PREFIX,
     UNET_PREFIX,
@@ -78,3 +86,16 @@ def test_dataset_is_what_the_code_writes(tmp_path: Path) -> None:
         pixels = Image.open(path).tobytes()
         assert pixels == Image.open(DATASET / path.name).tobytes()
     assert len(list(written.glob("*.jpg"))) == len(AS_JPEG)
+
+
+def test_the_bundled_world_is_what_the_code_writes_and_judges_nothing(tmp_path: Path) -> None:
+    bundled = HOME / "dataset" / WORLD_FOLDER
+    written = write_world(tmp_path)
+    names = sorted(path.name for path in written.iterdir())
+    assert names == sorted(path.name for path in bundled.iterdir())
+    assert len(names) == 2 * WORLD_PICTURES
+    captions = {path.read_text("utf-8").strip() for path in bundled.glob("*.txt")}
+    assert not captions & {prompt for prompt, _ in base_prompts()}
+    assert not any(SUBJECT_TRIGGER in caption for caption in captions)
+    for path in written.glob("*.png"):
+        assert Image.open(path).tobytes() == Image.open(bundled / path.name).tobytes()
