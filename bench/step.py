@@ -46,12 +46,13 @@ def load_package() -> None:
 
 def make_unet(model: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     """A randomly initialised, frozen U-Net of the model's shape, set up as the reader does."""
-    from diffusers import UNet2DConditionModel
+    import diffusers
 
     from lora_loop.core.models.build import use_quick_attention
 
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(attention_head_dim=8, **SHAPES[model])
+    network: Any = diffusers
+    unet = network.UNet2DConditionModel(attention_head_dim=8, **SHAPES[model])
     unet.requires_grad_(False).eval().to(device=device, dtype=dtype)
     use_quick_attention(unet, device)
     return unet
@@ -73,7 +74,7 @@ def bare_step(unet: Any, size: int, batch: int, dtype: torch.dtype) -> Callable[
 
 def our_step(
     unet: Any, size: int, batch: int, dtype: torch.dtype, rank: int
-) -> tuple[Callable[[], None], Any]:
+) -> tuple[Callable[[], Any], Any]:
     """One whole optimizer step of the real trainer, and the network to attach for it."""
     from lora_loop.core.adapters.network import Network
     from lora_loop.core.adapters.targets import find_targets
@@ -157,7 +158,7 @@ def processor_name() -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", choices=SHAPES, default="embedded")
     parser.add_argument("--precision", choices=DTYPES, default="fp32")
     parser.add_argument("--size", type=int, default=64, help="pixels, a multiple of 64")

@@ -192,10 +192,12 @@ def _count(module: nn.Module) -> int:
 
 def _activation_values(layout: UNetLayout, bucket: Bucket) -> Iterator[float]:
     tokens = bucket.width * bucket.height / 64
+    deepest = len(layout.widths) - 1
     for level, (width, depth) in enumerate(zip(layout.widths, layout.depths, strict=True)):
         here = tokens / 4**level * width
         blocks = layout.resnets * 2 + 1
         yield here * blocks * (_RESNET_VALUES + _TRANSFORMER_VALUES * depth)
+    here = tokens / 4**deepest * layout.widths[deepest]
     yield here * (2 * _RESNET_VALUES + _TRANSFORMER_VALUES * layout.middle_depth)
 
 

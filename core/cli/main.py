@@ -1,6 +1,7 @@
 """The `lora-loop` command."""
 
 import argparse
+import io
 import logging
 import sys
 
@@ -38,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command. 0: done, 2: an error that was explained, 130: stopped by the user."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a legacy console must not fail on a Chinese caption
+        if isinstance(stream, io.TextIOWrapper):  # a legacy console must not fail on a caption
             stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = make_parser().parse_args(argv)

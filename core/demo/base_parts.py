@@ -58,11 +58,16 @@ def swap_full_resolution(vae: Any, lean: bool) -> None:
             blocks[place] = Shortcut(block)
 
 
+def _of(library: Any, name: str) -> Any:
+    """A class of a library that states other types for its arguments than it takes."""
+    return getattr(library, name)
+
+
 def make_vae() -> Any:
     """Make the 8x VAE, diffusers' AutoencoderKL; pictures in [-1, 1]."""
-    from diffusers import AutoencoderKL
+    import diffusers
 
-    vae = AutoencoderKL(
+    vae: Any = _of(diffusers, "AutoencoderKL")(
         block_out_channels=(128, 64, 64, 128),
         layers_per_block=1,
         latent_channels=4,
@@ -78,10 +83,10 @@ def make_vae() -> Any:
 
 def make_unet() -> Any:
     """Make the U-Net in SD1's layout, diffusers' own; latents (B, 4, H / 8, W / 8)."""
-    from diffusers import UNet2DConditionModel
+    import diffusers
     from diffusers.models.attention_processor import AttnProcessor
 
-    unet = UNet2DConditionModel(
+    unet = _of(diffusers, "UNet2DConditionModel")(
         block_out_channels=(64, 64, 128, 128),
         cross_attention_dim=CONTEXT_DIM,
         attention_head_dim=8,
@@ -141,8 +146,11 @@ class Muon(torch.optim.Optimizer):
     def _move(self, param: nn.Parameter, group: dict[str, Any]) -> None:
         """Move one matrix."""
         mean = self.state[param]["mean"]
-        mean.lerp_(param.grad, 1 - group["momentum"])
-        update = param.grad.lerp(mean, group["momentum"]).flatten(1)
+        grad = param.grad
+        if grad is None:
+            return
+        mean.lerp_(grad, 1 - group["momentum"])
+        update = grad.lerp(mean, group["momentum"]).flatten(1)
         scale = 0.2 * math.sqrt(max(update.shape))
         param.add_(orthogonalised(update).view_as(param), alpha=-group["lr"] * scale)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -51,9 +52,15 @@ def _border(pixels: np.ndarray) -> np.ndarray:
     return pixels[frame]
 
 
+def parts_of(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number the connected parts of a mask from 1 on, and count them; 0 is what lies outside."""
+    labelled: Any = ndimage.label(mask)
+    return np.asarray(labelled[0]), int(labelled[1])
+
+
 def _clean(mask: np.ndarray) -> np.ndarray:
     """Keep the largest connected part of a mask, (H, W) bool."""
-    labels, count = ndimage.label(mask)
+    labels, count = parts_of(mask)
     if count < 2:
         return mask
     sizes = ndimage.sum(mask, labels, range(1, count + 1))
@@ -102,7 +109,7 @@ def look(image: Image.Image) -> Finding:
     mask = _mask(pixels, ground)
     if mask.mean() < EMPTY:
         return Finding(colour="", shape="", background=background)
-    core = ndimage.binary_erosion(mask)
+    core = np.asarray(ndimage.binary_erosion(mask))
     inside = pixels[core if core.sum() > 20 else mask]
     colour = _nearest(np.median(inside, axis=0), COLOURS)
     seen = _normalised(mask)

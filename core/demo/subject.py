@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from .draw import BACKGROUNDS, POSITIONS, RGB, SUPERSAMPLE, Scene, describe, sample_scene
+from .judge import parts_of
 
 SUBJECT_TRIGGER = "momo"
 BODY: RGB = (20, 200, 190)
@@ -151,7 +152,7 @@ def look_for_subject(image: Image.Image) -> SubjectVerdict:
     grey = pixels.mean(-1)
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     body = (np.minimum(green, blue) - red > 70) & (np.minimum(green, blue) > 120)
-    labels, count = ndimage.label(body)
+    labels, count = parts_of(body)
     if count:
         areas = ndimage.sum(body, labels, range(1, count + 1))
         body = labels == 1 + int(np.argmax(areas))
@@ -160,9 +161,9 @@ def look_for_subject(image: Image.Image) -> SubjectVerdict:
         return SubjectVerdict(
             body=False, eyes=False, ears=False, outline=False, frame=False, bands=False
         )
-    head = ndimage.binary_fill_holes(ndimage.binary_closing(body, iterations=2))
-    rim = ndimage.binary_dilation(head, iterations=4) & ~ndimage.binary_dilation(head, iterations=1)
-    far = ~ndimage.binary_dilation(head, iterations=9)
+    head = np.asarray(ndimage.binary_fill_holes(ndimage.binary_closing(body, iterations=2)))
+    rim = _grown(head, 4) & ~_grown(head, 1)
+    far = ~_grown(head, 9)
     frame = np.ones_like(head)
     frame[2:-2, 2:-2] = False
     inner = far.copy()
@@ -175,6 +176,10 @@ def look_for_subject(image: Image.Image) -> SubjectVerdict:
         frame=bool(np.median(grey[frame]) < 75),
         bands=bool(inner.sum() > 30 and grey[inner].std() > 11),
     )
+
+
+def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    return np.asarray(ndimage.binary_dilation(mask, iterations=pixels))
 
 
 def _has_eyes(head: np.ndarray, pixels: np.ndarray) -> bool:
@@ -191,7 +196,7 @@ def _has_eyes(head: np.ndarray, pixels: np.ndarray) -> bool:
 def _has_ears(head: np.ndarray) -> bool:
     """Whether the head's top is parted in two."""
     rows = np.flatnonzero(head.any(1))
-    return any(ndimage.label(head[row])[1] == 2 for row in rows[: max(3, len(rows) // 4)])
+    return any(parts_of(head[row])[1] == 2 for row in rows[: max(3, len(rows) // 4)])
 
 
 def judge_subject(image: Image.Image) -> bool:

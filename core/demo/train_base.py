@@ -154,7 +154,7 @@ def make_latents(args: argparse.Namespace) -> None:
     save(args.folder / "vae_white.pt", vae.state_dict())
     start = time.time()
     world = make_world(load_vae(args.folder), args.seed, args.count)
-    save(args.folder / "world.pt", world)
+    save(args.folder / "world.pt", dict(world))  # pyright: ignore[reportArgumentType]
     first = world[64, 64][0]
     mean, std = first.mean((0, 2, 3)), first.std((0, 2, 3))
     log.info("%.0fs mean %s std %s", time.time() - start, mean, std)

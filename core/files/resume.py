@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -135,7 +136,9 @@ def _read(path: Path) -> ResumeState:
         if tensor_hash(tensors) != metadata.get("sha256"):
             raise FileError(f"{path} is damaged: its numbers are not those that were written")
         facts = json.loads(metadata["facts"])
-        history = {name: tuple(tensors.pop(f"history.{name}").tolist()) for name in _SEQUENCES}
+        history: dict[str, Any] = {
+            name: tuple(tensors.pop(f"history.{name}").tolist()) for name in _SEQUENCES
+        }
         return ResumeState(**facts, **history, tensors=tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} is damaged: {error}") from error

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,8 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
     """The bytes after the header, one tensor at a time, little-endian."""
     for name in _in_order(tensors):
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        yield memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+        content: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
+        yield memoryview(content)
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from ..errors import FileError
 from ..files.atomic import free_path
 from ..files.metadata import training_metadata
 from ..files.names import kohya_key
-from ..files.network_file import WrittenFile, file_tensors, write_network
+from ..files.network_file import Module, WrittenFile, file_tensors, write_network
 from ..files.resume import ResumeState, save_state
 from ..log import logger
 from ..models.base_model import BaseModel
@@ -53,7 +53,10 @@ class Saver:
         The file gets its name only after it was read back and tried on the base model.
         """
         family, weights = self._base.family.key, self._network.weights()
-        modules = {kohya_key(path, family): tuple(weights[path]) for path in weights}
+        modules: dict[str, Module] = {
+            kohya_key(path, family): (own.down_RI, own.up_OR, own.alpha)
+            for path, own in weights.items()
+        }
         precision = self._task.recipe.output.precision
         file_tensors(modules, precision)  # what can't be stored can't be stored elsewhere either
         facts = run_facts(self._base, self._hashes, self._task, trainer, target.stem)
