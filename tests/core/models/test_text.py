@@ -235,13 +235,11 @@ def test_without_weighted_brackets_are_tokens():
     assert_close(marked, wanted)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_the_context_has_the_encoders_dtype(dtype, monkeypatch):
-    encoder = make_encoder(1).to(dtype)
-    monkeypatch.setitem(ENCODERS, "sd1", (encoder,))
+def test_the_context_has_the_encoders_dtype(monkeypatch):
+    monkeypatch.setitem(ENCODERS, "sd1", (make_encoder(1).to(torch.bfloat16),))
+    options = TextOptions(chunks=2, weighted=True)
     for captions in ([], ["(cat:1.3)"]):
-        options = TextOptions(chunks=2, weighted=True)
-        assert encode("sd1", captions, options).context.dtype == dtype
+        assert encode("sd1", captions, options).context.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -311,7 +309,10 @@ def gradients(
     loss = condition.context.square().mean()
     if condition.pooled is not None:
         loss = loss + condition.pooled.square().mean()
-    return condition, torch.autograd.grad(loss, factors, allow_unused=True)
+    for factor in factors:
+        factor.grad = None
+    loss.backward()  # not autograd.grad, which older transformers' checkpoints do not serve
+    return condition, tuple(factor.grad for factor in factors)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
