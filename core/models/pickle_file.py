@@ -155,6 +155,8 @@ def _rows(file: BinaryIO, storages: list[Storage | None], stamp: Stamp) -> dict[
         if at > stamp.size:
             raise FormatError(f"ends {at - stamp.size} bytes early")
         spans[storage.key] = span
+    if at != stamp.size:
+        raise _damaged(f"{stamp.size - at} bytes at its end belong to no tensor")
     return spans
 
 
