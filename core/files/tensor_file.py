@@ -159,8 +159,8 @@ def _read(file: BinaryIO, start: int, length: int) -> Tensor:
     except RuntimeError as error:
         raise FormatError(f"needs {length >> 20} MiB of memory for one tensor") from error
     file.seek(start)
-    target: Any = file  # its type lacks readinto
-    read = target.readinto(memoryview(raw.numpy()))
+    reader: Any = file  # its type lacks readinto
+    read = reader.readinto(raw.numpy())
     if read != length:
         raise FormatError(f"ends {length - read} bytes early")
     return raw

@@ -148,9 +148,9 @@ def _rows(file: BinaryIO, storages: list[Storage | None], stamp: Stamp) -> dict[
         if storage is None:
             raise _damaged("it has a storage that no tensor refers to")
         file.seek(at)
-        if int.from_bytes(file.read(_COUNT), "little") != storage.count:
+        if int.from_bytes(file.read(_COUNT), "little") != storage.numbers:
             raise _damaged(f"storage {shown(storage.key)} has another size than stated")
-        span = _Span(at + _COUNT, storage.count * storage.dtype.itemsize)
+        span = _Span(at + _COUNT, storage.numbers * storage.dtype.itemsize)
         at = span.start + span.length
         if at > stamp.size:
             raise FormatError(f"ends {at - stamp.size} bytes early")
@@ -179,7 +179,7 @@ def _place(name: str, stored: Stored, spans: Mapping[str, _Span]) -> Place:
     span = spans.get(storage.key)
     if span is None:
         raise _damaged(f"the numbers of tensor {shown(name)} are missing")
-    held = storage.count * storage.dtype.itemsize
+    held = storage.numbers * storage.dtype.itemsize
     if held > span.length:
         raise _damaged(f"tensor {shown(name)} has {span.length} bytes instead of {held}")
     if dtype not in DTYPES.values():

@@ -59,7 +59,7 @@ class Storage(NamedTuple):
 
     dtype: torch.dtype
     key: str
-    count: int
+    numbers: int
 
 
 class Stored(NamedTuple):

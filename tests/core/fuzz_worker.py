@@ -58,6 +58,7 @@ class Target:
     """Makes a case of its number and reads it."""
 
     kinds: ClassVar[dict[str, Callable]]
+    parts: object  # of the good file, for the mutations
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
