@@ -13,7 +13,7 @@ _PREFIXES = {
     "sd2": {"unet": _UNET, "text_encoder": "lora_te_"},
     "sdxl": {"unet": _UNET, "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
 }
-# Other prefixes that the hosts take for a part: some tools number a single text encoder too.
+# Some tools number a single text encoder too; ComfyUI reads that, the WebUI for SD1 alone.
 _ALSO = {"sd1": {"text_encoder": "lora_te1_"}, "sd2": {"text_encoder": "lora_te1_"}}
 _IN_LDM_NAMES = frozenset({"sdxl"})
 _ENDS = {
@@ -73,8 +73,8 @@ def kohya_key(path: str, family: str = "sd1") -> str:
 def paths_by_key(paths: Iterable[str], family: str = "sd1") -> dict[str, str]:
     """Key -> path for the layers of a model: the way back, which a key alone can't tell.
 
-    Holds each layer's own key and the other spellings that the hosts read too, so a file may name
-    one layer twice.
+    Beside each layer's own key it holds the other spellings that hosts read, so two keys of a file
+    may mean one layer.
     """
     paths = tuple(paths)
     own = {kohya_key(path, family): path for path in paths}
