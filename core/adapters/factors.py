@@ -44,7 +44,7 @@ class FlatFactors:
 
     @property
     def version(self) -> int:
-        """A number that changes whenever a factor is written to, through any of its views."""
+        """A number that changes when a factor is written to, but by a fused optimizer."""
         return self._flat._version  # noqa: SLF001  (torch has no public name for it)
 
     def hold_gradients(self) -> list[Bank]:

@@ -113,10 +113,14 @@ class MergedBank:
         scaled = self._gradients_LOI.mul_(self._factors)
         gradients.up_LOR.flatten(2).baddbmm_(scaled, self._down_LRI.transpose(1, 2))
         gradients.down_LRI.flatten(2).baddbmm_(self._up_LOR.transpose(1, 2), scaled)
-        self.forget()
+        scaled.zero_()
 
-    def forget(self) -> None:
-        """Drop what was collected and not settled."""
+    def renew(self) -> None:
+        """Compute the weights anew at their next use, and drop gradients that were not settled.
+
+        Fused optimizers write to the factors without telling their version.
+        """
+        self._stamp = -1
         if self._gradients_LOI is not None:
             self._gradients_LOI.zero_()
 

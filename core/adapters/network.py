@@ -226,13 +226,13 @@ class Network:
                 if merged is not None:
                     merged.settle(bank)
 
-    def zero_gradients(self) -> None:
-        """Set the gradients that the factors hold to zero."""
+    def after_step(self) -> None:
+        """Take note that an optimizer has moved the factors: gradients begin at zero again."""
         for flat in self._factors.values():
             if flat.values.grad is not None:
                 flat.values.grad.zero_()
         for merged in self._merged():
-            merged.forget()
+            merged.renew()
 
     def _merged(self) -> Iterator[MergedBank]:
         for banks in self._banks.values():

@@ -59,7 +59,7 @@ def test_gradients_equal_those_of_the_plain_way(network, unet, context) -> None:
         close(gradients(network), wanted, 1e-4)
         network.backward(loss_of(unet, context))  # gradients of micro-batches add up
         close(gradients(network), {k: 2 * g for k, g in wanted.items()}, 1e-4)
-        network.zero_gradients()
+        network.after_step()
         assert not any(g.any() for g in gradients(network).values())
         with gradient_checkpointing([unet], True):
             network.backward(loss_of(unet, context))
@@ -67,16 +67,18 @@ def test_gradients_equal_those_of_the_plain_way(network, unet, context) -> None:
     assert all(p.grad is None for p in network.named_parameters().values())
 
 
-def test_an_optimizer_of_flat_parameters_moves_every_factor(network, unet, context) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_optimizer_of_flat_parameters_moves_every_factor(network, unet, context, fused) -> None:
     before = {name: p.detach().clone() for name, p in network.named_parameters().items()}
     wanted = by_autograd(network, unet, context)
     with network.attached({"unet": unet}), network.training():
         flat = [p for own in network.flat_parameters().values() for p in own]
-        optimizer = torch.optim.SGD(flat, lr=0.5)
+        optimizer = torch.optim.SGD(flat, lr=0.5, fused=fused)
         with torch.no_grad():
             first = float(loss_of(unet, context))
         network.backward(loss_of(unet, context))
         optimizer.step()
+        network.after_step()
         with torch.no_grad():
             assert float(loss_of(unet, context)) != first  # the merged weights follow
         moved = {name: before[name] - 0.5 * wanted[name] for name in before}
