@@ -216,7 +216,7 @@ def test_both_ways_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     for numbers in (0, 1 << 15):
         monkeypatch.setattr(updates, "MERGED_NUMBERS", numbers)
         base = nn.Linear(24, 40).requires_grad_(False)
-        nn.init.normal_(base.weight, generator=chance())
+        base.weight.normal_(generator=chance())
         nn.init.zeros_(base.bias)
         layer = wrap(base, factors(base, torch.float32, rank=4), SCALE)
         x = torch.randn(7, 24, generator=chance()).requires_grad_()
