@@ -65,7 +65,7 @@ def test_any_text_is_wrapped_into_its_width(text: str) -> None:
         assert "".join("".join(lines).split()) == "".join(text.replace("\ud800", "?").split())
 
 
-def load_bitmap_font() -> ImageFont.ImageFont:
+def load_bitmap_font() -> fonts.Font:
     if hasattr(ImageFont, "load_default_imagefont"):
         return ImageFont.load_default_imagefont()
     return ImageFont.load_default()  # Pillow before 10.1 has no other
