@@ -10,6 +10,7 @@ The medians and their ratio are printed and, with --output, written as JSON with
 """
 
 import argparse
+import copy
 import importlib.util
 import json
 import platform
@@ -28,6 +29,7 @@ SHAPES = {
     "embedded": {"block_out_channels": (64, 64, 128, 128), "cross_attention_dim": 96},
     "sd15": {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
 }
+WARM_UP = 2
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -45,17 +47,32 @@ def load_package() -> None:
 
 
 def make_unet(model: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-    """A randomly initialised, frozen U-Net of the model's shape, set up as the reader does."""
-    import diffusers
+    """A randomly initialised, frozen U-Net of the model's shape, as diffusers makes it.
 
-    from lora_loop.core.models.build import use_quick_attention
+    With the quicker of diffusers' two attentions: plain products for the embedded model's small
+    heads on the CPU, torch's fused kernel elsewhere.
+    """
+    import diffusers
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
     torch.manual_seed(0)
     network: Any = diffusers
     unet = network.UNet2DConditionModel(attention_head_dim=8, **SHAPES[model])
     unet.requires_grad_(False).eval().to(device=device, dtype=dtype)
-    use_quick_attention(unet, device)
+    plain = device.type == "cpu" and model == "embedded"
+    unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
     return unet
+
+
+def as_ours(unet: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The same U-Net over the same weights, set up as our reader of checkpoints does."""
+    from lora_loop.core.models.build import use_quick_attention
+    from lora_loop.core.models.unet_blocks import use_lean_modules
+
+    own = copy.deepcopy(unet, {id(p): p for p in unet.parameters()})
+    use_lean_modules(own)
+    use_quick_attention(own, device)
+    return own
 
 
 def bare_step(unet: Any, size: int, batch: int, dtype: torch.dtype) -> Callable[[], None]:
@@ -88,7 +105,7 @@ def our_step(
         network=config,
         training=TrainingConfig(batch_size=batch),
     )
-    network = Network.create(find_targets(unet, None), config, seed=0)
+    network = Network.create(find_targets({"unet": unet}), config, seed=0)
     shape = (4, size // 8, size // 8)
     indices = SimpleNamespace(indices=tuple(range(batch)))
     data = TrainingData(
@@ -120,26 +137,24 @@ def timed(step: Callable[[], Any]) -> float:
 
 
 def measure(options: argparse.Namespace, keep_memory: bool) -> dict[str, float]:
-    """Medians over interleaved rounds; each variant is warmed up once."""
+    """Medians over interleaved rounds; each variant is warmed up first."""
     from lora_loop.core.train.allocator import kept_memory
 
     dtype = DTYPES[options.precision]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     unet = make_unet(options.model, dtype, device)
     bare = bare_step(unet, options.size, options.batch, dtype)
-    ours, network = our_step(unet, options.size, options.batch, dtype, options.rank)
-
-    def ours_attached() -> float:
-        with network.attached(unet, None):
-            return timed(ours)
+    own = as_ours(unet, device)
+    ours, network = our_step(own, options.size, options.batch, dtype, options.rank)
 
     rows: dict[str, list[float]] = {"bare": [], "ours": []}
-    with kept_memory(keep_memory):
-        timed(bare)
-        ours_attached()
+    with kept_memory(keep_memory), network.attached({"unet": own}), network.training():
+        for _ in range(WARM_UP):
+            timed(bare)
+            timed(ours)
         for _ in range(options.rounds):
             rows["bare"].append(timed(bare))
-            rows["ours"].append(ours_attached())
+            rows["ours"].append(timed(ours))
     result = {name: statistics.median(times) for name, times in rows.items()}
     pairs = zip(rows["ours"], rows["bare"], strict=True)
     result["ratio"] = statistics.median(ours / bare for ours, bare in pairs)

@@ -145,13 +145,13 @@ def check_folder(folder: Path, needed_bytes: int) -> None:
 def adapter_bytes(outline: Outline, recipe: Recipe) -> int:
     """Exact bytes of the network's tensors in the file: both factors and alpha of each layer."""
     item = _BYTES[recipe.output.precision]
-    targets = find_targets(*wanted_parts(outline.unet, outline.text_encoder, recipe.network))
+    targets = find_targets(wanted_parts(outline, recipe.network))
     return sum((recipe.network.rank * _reach(layer) + 1) * item for layer in targets.values())
 
 
 def header_bytes(outline: Outline, recipe: Recipe) -> int:
     """About the bytes of the file's names and metadata."""
-    targets = find_targets(*wanted_parts(outline.unet, outline.text_encoder, recipe.network))
+    targets = find_targets(wanted_parts(outline, recipe.network))
     return _METADATA_BYTES + _MODULE_BYTES * len(targets)
 
 
@@ -160,11 +160,10 @@ def factor_bytes(outline: Outline, recipe: Recipe) -> int:
     return adapter_bytes(outline, recipe) // _BYTES[recipe.output.precision] * 4 * 3
 
 
-def wanted_parts(
-    unet: nn.Module, text_encoder: nn.Module, network: NetworkConfig
-) -> tuple[nn.Module | None, nn.Module | None]:
+def wanted_parts(outline: Outline, network: NetworkConfig) -> dict[str, nn.Module]:
     """The parts of a base model that the settings train."""
-    return unet if network.unet else None, text_encoder if network.text_encoder else None
+    parts = {"unet": outline.unet} if network.unet else {}
+    return {**parts, "text_encoder": outline.text_encoder} if network.text_encoder else parts
 
 
 def memory_bytes(outline: Outline, recipe: Recipe, pictures: Pictures) -> int:

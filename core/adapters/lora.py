@@ -5,13 +5,14 @@ four dimensions, as in a network file: down (R, I, kh, kw), up (O, R, 1, 1).
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from . import updates
+from . import merged, updates
 
 
 class LoRAWeights(NamedTuple):
@@ -89,8 +90,11 @@ class LoRALayer(nn.Module):
     The base is never changed and gets no gradient. `strength` is a plain number that may be set
     between two calls; at 0 the base's own output is returned untouched. The factors are the tensors
     given (a Parameter is shared, not copied) and may be of a wider dtype than the base: they are
-    cast for the computation, and their gradients come back in their own dtype.
+    cast for the computation, and their gradients come back in their own dtype. `place`: where a
+    network keeps this layer's updated weight, for small layers.
     """
+
+    place: tuple[merged.MergedBank, int] | None = None
 
     def __init__(self, base: nn.Module, weights: LoRAWeights, scale: float, strength: float = 1.0):
         super().__init__()
@@ -119,12 +123,17 @@ class LoRALayer(nn.Module):
             return self.base(x)
         dtype = updates.autocast_dtype(x.device.type)
         if dtype is None:
+            if self.place is not None and (self.place[0].collects or not torch.is_grad_enabled()):
+                return self._merged(x, *self.place)
             dtype = self.weight.dtype
         else:
             x = x.to(dtype)
         return self._update(x, self.down.to(dtype), self.up.to(dtype), factor)
 
     def _update(self, x: Tensor, down: Tensor, up: Tensor, factor: float) -> Tensor:
+        raise NotImplementedError
+
+    def _merged(self, x: Tensor, bank: merged.MergedBank, index: int) -> Tensor:
         raise NotImplementedError
 
 
@@ -136,6 +145,9 @@ class LoRALinear(LoRALayer):
     def _update(self, x: Tensor, down: Tensor, up: Tensor, factor: float) -> Tensor:
         return updates.linear(x, down, up, self.base, factor)
 
+    def _merged(self, x: Tensor, bank: merged.MergedBank, index: int) -> Tensor:
+        return merged.linear(x, self.base, bank, index)
+
 
 class LoRAConv(LoRALayer):
     """LoRA on nn.Conv2d: down with the base's kernel, stride, padding and dilation, up 1x1."""
@@ -145,11 +157,43 @@ class LoRAConv(LoRALayer):
     def _update(self, x: Tensor, down: Tensor, up: Tensor, factor: float) -> Tensor:
         return updates.convolution(x, down, up, self.base, factor)
 
+    def _merged(self, x: Tensor, bank: merged.MergedBank, index: int) -> Tensor:
+        return merged.convolution(x, self.base, bank, index)
+
 
 def wrap(base: nn.Module, weights: LoRAWeights, scale: float, strength: float = 1.0) -> LoRALayer:
     """Return the adapted layer for a linear layer or a convolution."""
     kind = LoRALinear if isinstance(base, nn.Linear) else LoRAConv
     return kind(base, weights, scale, strength)
+
+
+def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """Return what each of the layers makes of x: (..., I), in one product where that can be."""
+    weight = _joined_weight(layers)
+    if weight is None:
+        return tuple(layer(x) for layer in layers)
+    return merged.rows(x, weight).chunk(len(layers), -1)
+
+
+def _joined_weight(layers: Sequence[nn.Module]) -> Tensor | None:
+    """The layers' updated weights one below the other, if they lie so and all are trained.
+
+    Not without gradients: a fresh network shall give the base's own numbers, to the bit.
+    """
+    first = layers[0]
+    if not isinstance(first, LoRALayer) or first.place is None or not torch.is_grad_enabled():
+        return None
+    bank, index = first.place
+    if not bank.collects:
+        return None
+    for place, layer in enumerate(layers, index):
+        if not isinstance(layer, LoRALayer) or layer.place != (bank, place):
+            return None
+        if layer.bias is not None or layer.scale * layer.strength == 0:
+            return None
+    if updates.autocast_dtype(first.weight.device.type) is not None:
+        return None
+    return bank.span(index, len(layers))
 
 
 def check_fit(base: nn.Module, weights: LoRAWeights) -> None:

@@ -12,10 +12,10 @@ from ..errors import ConfigError
 from ..randomness import generator
 from .block_weights import BlockWeights
 from .blocks import BASE, block_of, in_order
+from .factors import FlatFactors
 from .lora import AdapterWeights, LoRALayer, LoRAWeights, check_fit, init_lora, weight_of, wrap
-from .targets import Slot, find_slots
-
-PARTS = ("unet", "text_encoder")
+from .merged import Bank, MergedBank, can_merge
+from .targets import UNET, Parts, Slot, find_slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +56,11 @@ class Network:
     def __init__(self, adapters: Mapping[str, AdapterWeights]):
         if not adapters:
             raise ConfigError("the network has no adapter: the base model has no layer for it")
-        self._adapters = {
-            path: _Adapter(_trainable(a.down_RI), _trainable(a.up_OR), a.alpha)
-            for path, a in adapters.items()
-        }
+        self._factors = _lay_flat({path: a.lora for path, a in adapters.items()})
+        own = {path: lora for flat in self._factors.values() for path, lora in flat.layers.items()}
+        self._adapters = {path: _Adapter(*own[path], a.alpha) for path, a in adapters.items()}
+        self._banks: dict[str, dict[tuple[str, ...], MergedBank]] = {}
+        self._gradients: dict[str, list[Bank]] = {}
         self._layers: dict[str, LoRALayer] = {}
         self._borrowed: list[Slot] = []
         self._strength = Strength()
@@ -73,10 +74,9 @@ class Network:
         What a layer starts with depends on the seed and its path alone. ConfigError where no
         target is left.
         """
-        wanted = {"unet": config.unet, "text_encoder": config.text_encoder}
         adapters = {}
         for path, base in targets.items():
-            if wanted[_part(path)]:
+            if config.unet if _part(path) == UNET else config.text_encoder:
                 down, up = init_lora(base, config.rank, generator(seed, f"adapter {path}"))
                 device = weight_of(base).device
                 adapters[path] = AdapterWeights(down.to(device), up.to(device), config.alpha)
@@ -115,12 +115,9 @@ class Network:
             named[f"{path}.up"] = adapter.up
         return named
 
-    def parameters_by_part(self) -> dict[str, list[nn.Parameter]]:
-        """Return the factors of the U-Net's and of the text encoder's adapters."""
-        parts: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}
-        for name, parameter in self.named_parameters().items():
-            parts[_part(name)].append(parameter)
-        return parts
+    def flat_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Return the factors of each part as an optimizer sees them: one flat tensor."""
+        return {part: [flat.values] for part, flat in self._factors.items()}
 
     def count_parameters(self) -> int:
         """Return how many numbers are trained."""
@@ -146,7 +143,7 @@ class Network:
         found = (block_of(path) for path in self._adapters)
         return in_order(block for block in found if block is not None)
 
-    def attach(self, unet: nn.Module | None, text_encoder: nn.Module | None) -> None:
+    def attach(self, parts: Parts) -> None:
         """Put the adapters of the given parts into a base model; nothing happens on an error.
 
         ConfigError where this network is attached already, where another one is, or where an
@@ -154,9 +151,8 @@ class Network:
         """
         if self._layers:
             raise ConfigError("this network is attached already; detach it first")
-        slots = find_slots(unet, text_encoder)
-        given = {"unet": unet, "text_encoder": text_encoder}
-        own = {path: a for path, a in self._adapters.items() if given[_part(path)] is not None}
+        slots = find_slots(parts)
+        own = {path: a for path, a in self._adapters.items() if _part(path) in parts}
         _require_known(own, slots)
         layers = {}
         for path, adapter in own.items():
@@ -168,22 +164,79 @@ class Network:
             self._borrowed.append(slots[path])
             setattr(slots[path].parent, slots[path].name, layer)
         self._layers = layers
+        self._merge_small_layers()
 
     def detach(self) -> None:
         """Put the base model's own layers back; without effect where nothing is attached."""
         while self._borrowed:
             slot = self._borrowed.pop()
             setattr(slot.parent, slot.name, slot.layer)
-        self._layers = {}
+        self._layers, self._banks = {}, {}
 
     @contextmanager
-    def attached(self, unet: nn.Module | None, text_encoder: nn.Module | None) -> Iterator[None]:
+    def attached(self, parts: Parts) -> Iterator[None]:
         """Attach for the length of a with block."""
-        self.attach(unet, text_encoder)
+        self.attach(parts)
         try:
             yield
         finally:
             self.detach()
+
+    def _merge_small_layers(self) -> None:
+        """Give small layers of one shape a common place for their updated weights."""
+        for part, flat in self._factors.items():
+            for bank in flat.banks:
+                layers = [self._layers.get(path) for path in bank.paths]
+                bases = [layer.base for layer in layers if layer and can_merge(layer.base)]
+                if len(bases) < len(layers):
+                    continue
+                merged = MergedBank(bank, bases, lambda flat=flat: flat.version)
+                self._banks.setdefault(part, {})[bank.paths] = merged
+                for index, layer in enumerate(layers):
+                    layer.place = merged, index
+        self._apply(self._strength)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Hold gradients for the length of a with block, in which `backward` may be called.
+
+        To be entered while the network is attached.
+        """
+        gradients = {part: flat.hold_gradients() for part, flat in self._factors.items()}
+        self._gradients = gradients
+        for merged in self._merged():
+            merged.collects = True
+        try:
+            yield
+        finally:
+            self._gradients = {}
+            for merged in self._merged():
+                merged.collects = False
+            for flat in self._factors.values():
+                flat.drop_gradients()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those that the factors hold."""
+        if not self._gradients:
+            raise RuntimeError("a network's backward pass needs its training() block")
+        loss.backward()
+        for part, gradients in self._gradients.items():
+            for bank in gradients:
+                merged = self._banks.get(part, {}).get(bank.paths)
+                if merged is not None:
+                    merged.settle(bank)
+
+    def zero_gradients(self) -> None:
+        """Set the gradients that the factors hold to zero."""
+        for flat in self._factors.values():
+            if flat.values.grad is not None:
+                flat.values.grad.zero_()
+        for merged in self._merged():
+            merged.forget()
+
+    def _merged(self) -> Iterator[MergedBank]:
+        for banks in self._banks.values():
+            yield from banks.values()
 
     def set_strength(
         self,
@@ -214,6 +267,10 @@ class Network:
         self._strength = strength
         for path, layer in self._layers.items():
             layer.strength = strength.of(path)
+        for banks in self._banks.values():
+            for paths, merged in banks.items():
+                layers = (self._layers[path] for path in paths)
+                merged.set_factors([layer.scale * layer.strength for layer in layers])
 
     def weights(self) -> dict[str, AdapterWeights]:
         """Return the factors as they are now, without a copy and without gradients."""
@@ -254,8 +311,12 @@ def fold(weights: Mapping[str, AdapterWeights], strength: Strength) -> dict[str,
     return baked
 
 
-def _trainable(factor: Tensor) -> nn.Parameter:
-    return nn.Parameter(factor.detach().to(torch.float32))
+def _lay_flat(factors: Mapping[str, LoRAWeights]) -> dict[str, FlatFactors]:
+    """Each part's factors in one piece; those of one part lie on one device."""
+    parts: dict[str, dict[str, LoRAWeights]] = {}
+    for path, lora in factors.items():
+        parts.setdefault(_part(path), {})[path] = lora
+    return {part: FlatFactors(own) for part, own in parts.items()}
 
 
 def _part(path: str) -> str:

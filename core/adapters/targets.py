@@ -1,7 +1,7 @@
 """Which layers of a base model carry an adapter, under names that do not depend on a library."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from torch import nn
@@ -18,6 +18,12 @@ _TEXT_TARGET = re.compile(
 )
 
 
+UNET = "unet"
+
+# A base model's trainable networks by name: "unet", "text_encoder", "text_encoder_2".
+Parts = Mapping[str, nn.Module]
+
+
 class Slot(NamedTuple):
     """Where a layer sits: an attribute of its parent module."""
 
@@ -26,41 +32,44 @@ class Slot(NamedTuple):
     layer: nn.Module
 
 
-def find_targets(unet: nn.Module | None, text_encoder: nn.Module | None) -> dict[str, nn.Module]:
-    """Return the layers that LoRA adapts, keyed "unet.<path>" and "text_encoder.<path>".
+def find_targets(parts: Parts) -> dict[str, nn.Module]:
+    """Return the layers that LoRA adapts, keyed "<part>.<path>".
 
-    unet has diffusers' names: attention, feed-forward and the projections of every transformer
-    (192 layers for SD1). text_encoder is a CLIPTextModel: attention and MLP (6 a layer); its
-    path is `text_model.encoder...` also where the library's module tree lacks `text_model`.
-    ConfigError where a layer cannot be adapted, or is adapted already.
+    The U-Net ("unet", diffusers' names): attention, feed-forward and the projections of every
+    transformer (192 layers for SD1). Text encoders ("text_encoder", "text_encoder_2", transformers'
+    CLIP models): attention and MLP (6 a layer); the path is `text_model.encoder...` also where the
+    library's module tree lacks `text_model`. ConfigError where a layer cannot be adapted, or is
+    adapted already.
     """
-    return {path: slot.layer for path, slot in find_slots(unet, text_encoder).items()}
+    return {path: slot.layer for path, slot in find_slots(parts).items()}
 
 
-def find_slots(unet: nn.Module | None, text_encoder: nn.Module | None) -> dict[str, Slot]:
+def find_slots(parts: Parts) -> dict[str, Slot]:
     """Return what find_targets finds, with the place where each layer sits."""
     slots = {}
-    for root, paths in ((unet, _unet_paths(unet)), (text_encoder, _text_paths(text_encoder))):
+    for part, root in parts.items():
+        paths = _unet_paths(root) if part == UNET else _text_paths(root)
         for path, actual in paths:
-            assert root is not None
             parent, _, name = actual.rpartition(".")
-            slots[path] = Slot(root.get_submodule(parent), name, root.get_submodule(actual))
+            slots[f"{part}.{path}"] = Slot(
+                root.get_submodule(parent), name, root.get_submodule(actual)
+            )
     for path, slot in slots.items():
         _check(path, slot.layer)
     return slots
 
 
-def _unet_paths(unet: nn.Module | None) -> Iterator[tuple[str, str]]:
-    for name, _ in unet.named_modules() if unet is not None else ():
+def _unet_paths(unet: nn.Module) -> Iterator[tuple[str, str]]:
+    for name, _ in unet.named_modules():
         if _UNET_TARGET.fullmatch(name):
-            yield f"unet.{name}", name
+            yield name, name
 
 
-def _text_paths(text_encoder: nn.Module | None) -> Iterator[tuple[str, str]]:
-    for name, _ in text_encoder.named_modules() if text_encoder is not None else ():
+def _text_paths(text_encoder: nn.Module) -> Iterator[tuple[str, str]]:
+    for name, _ in text_encoder.named_modules():
         match = _TEXT_TARGET.fullmatch(name)
         if match:
-            yield f"text_encoder.text_model.{match[1]}", name
+            yield f"text_model.{match[1]}", name
 
 
 def _check(path: str, layer: nn.Module) -> None:

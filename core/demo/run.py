@@ -110,7 +110,7 @@ def run_demo(
         if trained.stopped:
             return None
         network = trained.network
-    with network.attached(base.unet, base.text_encoder):
+    with network.attached(base.parts):
         after = judge(base, on_event, stop)
     grid = session.preview(base, network, session.grid_request(recipe, path.stem), on_event, stop)
     if before is None or after is None or grid.stopped:

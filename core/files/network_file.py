@@ -1,6 +1,7 @@
 """Network files: a LoRA in kohya's layout, written, read back and checked."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,15 @@ from torch import Tensor
 
 from ..errors import FileError
 from .atomic import write_atomic
+from .safetensors_file import read_header
 from .serialise import legacy_hash, tensor_hash, write_file
+from .tensor_file import FormatError, Place, shown
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
+
+# Of alpha: bf16 rounds by up to 4e-3, and an alpha is a factor of all that was trained.
+_ALPHA_ERROR = 1e-3
 
 # A module's `down` and `up` factors and its alpha.
 Module = tuple[Tensor, Tensor, float]
@@ -34,7 +40,7 @@ class WrittenFile:
 class NetworkFile:
     """A network file's content: modules by kohya key (without suffix), fp32, and its metadata.
 
-    precision: that of its factors ("fp16", "bf16", "fp32").
+    precision: that of most of its factors ("fp16", "bf16", "fp32").
     """
 
     modules: dict[str, Module]
@@ -53,6 +59,7 @@ def write_network(
 ) -> WrittenFile:
     """Write modules by kohya key as a safetensors file, whole or not at all, and check it.
 
+    A module that `precision` would silence, and an alpha that it would change, are kept in fp32.
     check: a further proof, made on the draft before it gets its name; it raises FileError. The
     hashes are added to the metadata. Equal arguments give equal bytes. Raises FileError: for an
     existing file unless `overwrite`, a full disk, factors that `precision` can't hold, and when
@@ -82,17 +89,38 @@ def file_tensors(modules: Mapping[str, Module], precision: str) -> dict[str, Ten
     dtype = DTYPES[precision]
     tensors = {}
     for key, (down, up, alpha) in modules.items():
-        own = {DOWN: down.detach(), UP: up.detach(), ALPHA: torch.tensor(float(alpha))}
+        stored = _stored_factors((down.detach().cpu(), up.detach().cpu()), dtype)
+        own = {DOWN: stored[0], UP: stored[1], ALPHA: _stored_alpha(key, float(alpha), dtype)}
         for suffix, tensor in own.items():
-            stored = tensor.to("cpu", dtype)
-            if not bool(torch.isfinite(stored).all()):
+            if not bool(torch.isfinite(tensor).all()):
                 raise FileError(
                     f"{key}{suffix} holds numbers that are not finite in {precision}: the training "
                     "diverged, or they are too large; set output.precision to bf16 or fp32, or "
                     "train with a lower learning rate"
                 )
-            tensors[key + suffix] = stored
+            tensors[key + suffix] = tensor
     return tensors
+
+
+def _stored_factors(factors: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
+    """`down` and `up` in `dtype`, or both in fp32 where one would come out as nothing but 0."""
+    rounded = [factor.to(dtype) for factor in factors]
+    silenced = any(
+        bool(factor.any()) and not bool(own.any())
+        for factor, own in zip(factors, rounded, strict=True)
+    )
+    return [factor.float() for factor in factors] if silenced else rounded
+
+
+def _stored_alpha(key: str, alpha: float, dtype: torch.dtype) -> Tensor:
+    """Alpha in `dtype`, or in fp32 where that would change it; hosts read any float."""
+    exact = torch.tensor(alpha, dtype=torch.float64)
+    for kind in (dtype, torch.float32):
+        stored = exact.to(kind)
+        error = abs(float(stored) - alpha)
+        if math.isfinite(error) and error <= _ALPHA_ERROR * abs(alpha):
+            return stored
+    raise FileError(f"{key}{ALPHA} is {alpha}, which fp32 can't hold; set another network.alpha")
 
 
 def verify_network(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -109,22 +137,41 @@ def verify_network(path: Path, tensors: Mapping[str, Tensor]) -> None:
                 raise FileError(
                     f"{path} was written wrong: {key} differs; check the disk, then save again"
                 )
-    if not any(bool(tensor.any()) for key, tensor in tensors.items() if key.endswith(UP)):
+    names = [key.removesuffix(UP) for key in tensors if key.endswith(UP)]
+    if not any(all(bool(tensors[n + end].any()) for end in (DOWN, UP, ALPHA)) for n in names):
         raise FileError(
-            "the network changes nothing: all its `up` factors are 0 in the file; train for more "
-            "steps, raise the learning rate, or set output.precision to fp32"
+            "the network changes nothing: `up`, `down` or alpha of each module is 0; train for "
+            "more steps, or raise the learning rate"
         )
 
 
 def read_network(path: Path) -> NetworkFile:
     """Read a LoRA file. Raises FileError for what is not one, or damaged."""
-    with _opened(path) as file:
-        metadata = dict(file.metadata() or {})
-        tensors = {key: file.get_tensor(key) for key in file.keys() if _is_lora(key)}  # noqa: SIM118
-        others = [key for key in file.keys() if not _is_lora(key)]  # noqa: SIM118
-    names = sorted({key[: -len(DOWN)] for key in tensors if key.endswith(DOWN)})
-    known = set(names)
-    orphans = sorted(key for key in tensors if _module_of(key) not in known)
+    try:
+        file = read_header(path)
+        names = _module_names(path, file.places)
+        modules, metadata = {}, dict(file.metadata)
+        for name in names:
+            keys = (name + suffix for suffix in (DOWN, UP, ALPHA))
+            modules[name] = _module(
+                path, name, {k: file.tensor(k) for k in keys if k in file.places}
+            )
+    except FormatError as error:
+        raise FileError(
+            f"{path} {error}: download or copy it again, or give another LoRA's .safetensors file"
+        ) from error
+    kinds = Counter(file.places[name + DOWN].dtype for name in names)
+    dtype, _ = kinds.most_common(1)[0]
+    precision = next((name for name, kind in DTYPES.items() if kind == dtype), "fp32")
+    return NetworkFile(modules=modules, metadata=metadata, precision=precision)
+
+
+def _module_names(path: Path, places: Mapping[str, Place]) -> list[str]:
+    """The modules of a file by its keys, before any number is read. Raises FileError."""
+    own = [key for key in places if _is_lora(key)]
+    others = [key for key in places if not _is_lora(key)]
+    names = {key.removesuffix(DOWN) for key in own if key.endswith(DOWN)}
+    orphans = sorted(key for key in own if _module_of(key) not in names)
     if not names:
         raise FileError(f"{path} is not a LoRA: it has none of its keys, but {_some(others)}")
     if others:
@@ -134,25 +181,42 @@ def read_network(path: Path) -> NetworkFile:
         )
     if orphans:
         raise FileError(f"{path} is damaged: {_some(orphans)} belong to no whole module")
-    modules = {name: _module(path, name, tensors) for name in names}
-    dtype = tensors[names[0] + DOWN].dtype
-    precision = next((name for name, kind in DTYPES.items() if kind == dtype), "fp32")
-    return NetworkFile(modules=modules, metadata=metadata, precision=precision)
+    return sorted(names)
 
 
 def _module(path: Path, name: str, tensors: Mapping[str, Tensor]) -> Module:
-    down, up = tensors[name + DOWN].float(), tensors.get(name + UP, torch.empty(0)).float()
-    if up.dim() < 2 or down.dim() < 2 or up.shape[1] != down.shape[0] or not down.numel():
-        raise FileError(f"{path} is damaged: {name} lacks an `up` factor that fits its `down`")
+    down, up = tensors[name + DOWN], tensors.get(name + UP, torch.empty(0))
+    if not _fit(down, up):
+        raise FileError(
+            f"{path} is damaged: {shown(name)} lacks an `up` factor that fits its `down`"
+        )
+    if not (down.is_floating_point() and up.is_floating_point()):
+        raise FileError(
+            f"{path} holds {shown(name)} as whole numbers ({down.dtype}, {up.dtype}): a quantised "
+            "LoRA is not read; give it as fp16, bf16 or fp32"
+        )
     rank = down.shape[0]
     # A file without alpha means scale 1 in every host.
     stored = tensors.get(name + ALPHA, torch.tensor(float(rank)))
     if stored.numel() != 1:
-        raise FileError(f"{path} is damaged: {name}{ALPHA} is {stored.numel()} numbers, not one")
-    alpha = float(stored)
+        raise FileError(
+            f"{path} is damaged: {shown(name + ALPHA)} is {stored.numel()} numbers, not one"
+        )
+    down, up, alpha = down.float(), up.float(), float(stored.float())
     if not (math.isfinite(alpha) and torch.isfinite(down).all() and torch.isfinite(up).all()):
-        raise FileError(f"{path} is damaged: {name} holds numbers that are not finite")
+        raise FileError(f"{path} is damaged: {shown(name)} holds numbers that are not finite")
     return down, up, alpha
+
+
+def _fit(down: Tensor, up: Tensor) -> bool:
+    """Whether they are (R, I) and (O, R), or those of a convolution: (R, I, h, w), (O, R, 1, 1)."""
+    dims = {down.dim(), up.dim()}
+    return (
+        dims <= {2, 4}
+        and up.shape[1] == down.shape[0]
+        and up.numel() == up.shape[0] * up.shape[1]
+        and bool(down.numel() and up.numel())
+    )
 
 
 def _module_of(key: str) -> str:
@@ -164,16 +228,16 @@ def _is_lora(key: str) -> bool:
 
 
 def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "") if keys else "nothing"
+    return (
+        ", ".join(map(shown, keys[:3])) + (", ..." if len(keys) > 3 else "") if keys else "nothing"
+    )
 
 
 def _opened(path: Path):
-    if not path.is_file():
-        raise FileError(f"{path} is not a file; give a LoRA's .safetensors file")
+    """Open with the library that hosts read with: proof against a mistake of our own reader."""
     try:
         return safe_open(str(path), framework="pt")
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(
-            f"{path} can't be read as safetensors ({error}): it is cut off, damaged or of another "
-            "kind; copy or download it again"
+            f"{path} was written wrong ({error}): check the disk, then save again"
         ) from error

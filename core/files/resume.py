@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import FileError
 from ..log import logger
 from .atomic import write_atomic
-from .serialise import tensor_hash, write_file
+from .safetensors_file import read_header
+from .serialise import content_hash, write_file
+from .tensor_file import FormatError
 
-FORMAT = "lora-loop resume state 1"
+FORMAT = "lora-loop resume state 2"
+_SHA = "sha256"  # of the file as it is without this entry
 _BOUND_TO = {"recipe": "the recipe", "dataset": "the dataset", "base": "the base model"}
 
 
@@ -59,6 +61,7 @@ def state_paths(network: Path) -> tuple[Path, Path]:
     return newest, newest.with_name(f"{newest.name}-previous")
 
 
+_FACTS = {"recipe": str, "dataset": str, "base": str, "step": int, "images": int}
 _SEQUENCES = ("losses", "lrs")
 
 
@@ -68,12 +71,9 @@ def save_state(network: Path, state: ResumeState) -> Path:
     tensors = dict(state.tensors)
     for name in _SEQUENCES:
         tensors[f"history.{name}"] = torch.tensor(getattr(state, name), dtype=torch.float64)
-    facts = {name: getattr(state, name) for name in ("recipe", "dataset", "base", "step", "images")}
-    metadata = {
-        "format": FORMAT,
-        "facts": json.dumps(facts, sort_keys=True),
-        "sha256": tensor_hash(tensors),
-    }
+    facts = {name: getattr(state, name) for name in _FACTS}
+    metadata = {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)}
+    metadata[_SHA] = content_hash(tensors, metadata)
 
     def write(draft: Path) -> None:
         write_file(draft, tensors, metadata)
@@ -93,7 +93,7 @@ def load_state(network: Path) -> ResumeState | None:
     """
     problems: dict[Path, str] = {}
     for path in state_paths(network):
-        if not path.exists():
+        if not _is_there(path):
             continue
         try:
             state = _read(path)
@@ -102,14 +102,37 @@ def load_state(network: Path) -> ResumeState | None:
             problems[path] = str(error)
             continue
         for damaged in problems:
-            # Aside, so that the next state does not push it over the one that is still good.
-            damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
+            _set_aside(damaged)
         return state
     if problems:
         raise FileError(
             f"no resume state is whole: {'; '.join(problems.values())}; start with --restart"
         )
     return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise FileError(
+            f"{path} can't be looked for ({error.strerror or error}); choose another output.folder"
+        ) from error
+    return True
+
+
+def _set_aside(damaged: Path) -> None:
+    """Rename, so that the next state does not push it over the one that is still good."""
+    aside = damaged.with_name(f"{damaged.name}.damaged")
+    try:
+        damaged.replace(aside)
+    except OSError as error:
+        raise FileError(
+            f"{damaged} is damaged and can't be renamed to {aside.name} "
+            f"({error.strerror or error}); remove it, then go on from the state before it"
+        ) from error
 
 
 def forget_states(network: Path) -> None:
@@ -127,18 +150,36 @@ def _forget(path: Path) -> None:
 
 def _read(path: Path) -> ResumeState:
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            # Copies: a mapped file can't be replaced on Windows, and would stay in memory.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT:
+        file = read_header(path)
+        if file.metadata.get("format") != FORMAT:
             raise FileError(f"{path} is not a resume state that this version reads")
-        if tensor_hash(tensors) != metadata.get("sha256"):
-            raise FileError(f"{path} is damaged: its numbers are not those that were written")
-        facts = json.loads(metadata["facts"])
-        history: dict[str, Any] = {
-            name: tuple(tensors.pop(f"history.{name}").tolist()) for name in _SEQUENCES
-        }
-        return ResumeState(**facts, **history, tensors=tensors)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} is damaged: {error}") from error
+        tensors = {name: file.tensor(name) for name in file.places}
+    except FormatError as error:
+        raise FileError(f"{path} {error}") from error
+    metadata = {key: text for key, text in file.metadata.items() if key != _SHA}
+    if content_hash(tensors, metadata) != file.metadata.get(_SHA):
+        raise FileError(f"{path} is damaged: its content is not what was written")
+    facts = _facts(path, metadata.get("facts", ""))
+    return ResumeState(**facts, **_history(path, tensors), tensors=tensors)
+
+
+def _history(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Take the sequences out of `tensors`."""
+    rows: dict[str, Any] = {}
+    for name in _SEQUENCES:
+        row = tensors.pop(f"history.{name}", torch.empty(()))
+        if row.dim() != 1 or row.dtype != torch.float64:
+            raise FileError(f"{path} is damaged: its {name} are not a row of numbers")
+        rows[name] = tuple(row.tolist())
+    return rows
+
+
+def _facts(path: Path, text: str) -> dict[str, Any]:
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is damaged: its facts are not readable ({error})") from error
+    kinds = {name: type(value) for name, value in facts.items()} if isinstance(facts, dict) else {}
+    if kinds != _FACTS or min(facts["step"], facts["images"]) < 0:
+        raise FileError(f"{path} is damaged: its facts are not those of a training")
+    return facts

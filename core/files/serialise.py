@@ -14,13 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-}
+from .tensor_file import DTYPES
+
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def header_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -33,7 +29,7 @@ def header_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
         tensor = tensors[name]
         end = offset + tensor.numel() * tensor.element_size()
         entries[name] = {
-            "dtype": _DTYPES[tensor.dtype],
+            "dtype": _CODES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [offset, end],
         }
@@ -62,6 +58,14 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of all bytes after the header: `sshs_model_hash`, which metadata can't change."""
     digest = hashlib.sha256()
+    for chunk in tensor_bytes(tensors):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of the whole file that `write_file` makes: names, shapes, metadata and numbers."""
+    digest = hashlib.sha256(header_bytes(tensors, metadata))
     for chunk in tensor_bytes(tensors):
         digest.update(chunk)
     return digest.hexdigest()

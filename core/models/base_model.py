@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
 from . import build, families
@@ -73,6 +73,11 @@ class BaseModel:
     def _vae(self) -> Any:
         """The VAE without diffusers' type hints, which say tuple where it returns more."""
         return self.vae
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks that can be trained, by the names that paths of adapters begin with."""
+        return {"unet": self.unet, "text_encoder": self.text_encoder}
 
     @property
     def device(self) -> torch.device:

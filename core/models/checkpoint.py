@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from ..errors import CheckpointError
-from . import safetensors_file
+from ..files import safetensors_file
+from ..files.tensor_file import FormatError, TensorFile
 from .pickle_file import read_pickle
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -36,7 +37,8 @@ class Checkpoint:
     """Where a model's tensors come from; none is read before it is asked for.
 
     shapes: of every tensor by its name in the file. metadata: the file's own texts. tensor: the
-    tensor of a name, on the CPU in its stored dtype, memory mapped (do not write to it).
+    tensor of a name, on the CPU in its stored dtype, read anew at each call; it raises
+    CheckpointError when the file is gone or was written again since.
     """
 
     path: Path
@@ -54,12 +56,11 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path).expanduser()
     start = _first_bytes(path)
     # a safetensors header may be of any length, so its first bytes may look like another kind's
-    if safetensors_file.is_start(start):
-        return _open_safetensors(path)
-    if start.startswith((_ZIP, _PICKLE)):
-        return _open_pickle(path)
-    _refuse_others(path, start)
-    return _open_safetensors(path)
+    if not safetensors_file.is_start(start):
+        if start.startswith((_ZIP, _PICKLE)):
+            return _open(path, _read_pickle)
+        _refuse_others(path, start)
+    return _open(path, safetensors_file.read_header)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -93,26 +94,33 @@ def _refuse_others(path: Path, start: bytes) -> None:
             raise CheckpointError(f"{path} {meaning}")
 
 
-def _open_safetensors(path: Path) -> Checkpoint:
-    header = safetensors_file.read_header(path)
-    shapes = {name: place.shape for name, place in header.places.items()}
+def _open(path: Path, read: Callable[[Path], TensorFile]) -> Checkpoint:
+    with _explained(path):
+        file = read(path)
+    shapes = {name: place.shape for name, place in file.places.items()}
 
     def tensor(name: str) -> Tensor:
-        return safetensors_file.read_tensor(path, header.places[name])
+        with _explained(path):
+            return file.tensor(name)
 
-    return Checkpoint(path, shapes, header.metadata, tensor)
+    return Checkpoint(path, shapes, file.metadata, tensor)
 
 
-def _open_pickle(path: Path) -> Checkpoint:
+def _read_pickle(path: Path) -> TensorFile:
     if path.suffix.lower() in {".safetensors", ".sft"}:
         raise CheckpointError(
             f"{path} is a pickle or a zip archive under a wrong name: if it is an old checkpoint, "
             "rename it to .ckpt"
         )
-    tensors = read_pickle(path)
-    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    return Checkpoint(path, shapes, {}, partial(_get, tensors))
+    return read_pickle(path)
 
 
-def _get(tensors: dict[str, Tensor], name: str) -> Tensor:
-    return tensors[name]
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What is wrong with the file, in the user's words."""
+    try:
+        yield
+    except FormatError as error:
+        raise CheckpointError(
+            f"{path} {error}: download or copy it again, or give another checkpoint"
+        ) from error

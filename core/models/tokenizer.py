@@ -1,4 +1,4 @@
-"""CLIP's tokenizer: lower-cased byte-pair encoding of 49408 tokens, 77 to a caption.
+"""CLIP's tokenizer: lower-cased byte-pair encoding of 49408 tokens, 77 to a chunk of a caption.
 
 Built on the `tokenizers` package from the vocabulary that comes with this one: no download, and the
 same ids in every version of transformers. Source: Radford et al. 2021, openai/CLIP
@@ -10,17 +10,19 @@ from __future__ import annotations
 import gzip
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .emphasis import Span, parse_emphasis
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 VOCABULARY = 49408
 START, END = 49406, 49407
-TOKENS = 77  # of one caption, with START and END
+TOKENS = 77  # of one chunk, with START and END
 ROOM = TOKENS - 2
 
 _FILE = Path(__file__).parent / "tokenizer_data" / "bpe_simple_vocab_16e6.txt.gz"
@@ -32,6 +34,17 @@ _WORDS = (
 )
 
 
+class Tokens(NamedTuple):
+    """Captions as a text encoder takes them, each in `chunks` rows.
+
+    ids: (B, chunks, 77), int64. weights: (B, chunks, 77), fp32, 1 for START, END and padding; None
+    where captions are not read as weighted.
+    """
+
+    ids: Tensor
+    weights: Tensor | None = None
+
+
 class ClipTokenizer:
     """Captions to token ids. The vocabulary is read at the first use."""
 
@@ -40,13 +53,41 @@ class ClipTokenizer:
 
         What goes beyond 75 tokens is cut off; `count` tells it beforehand.
         """
-        rows = [[START, *self._ids(caption)[:ROOM]] for caption in captions]
-        padded = [row + [END] * (TOKENS - len(row)) for row in rows]
-        return torch.tensor(padded, dtype=torch.int64).view(-1, TOKENS)
+        return self.encode_chunks(captions).ids[:, 0]
 
-    def count(self, caption: str) -> int:
-        """Tokens of a caption without START and END; 75 (`ROOM`) fit, the rest has no effect."""
-        return len(self._ids(caption))
+    def encode_chunks(
+        self, captions: list[str], *, pad: int = END, chunks: int = 1, weighted: bool = False
+    ) -> Tokens:
+        """Ids of captions in chunks of 75 tokens: each START, its part, END, then `pad`.
+
+        Always `chunks` of them: those after the caption's end are START, END and padding. A caption
+        is divided after every 75th token, wherever words end, as kohya sd-scripts does; what goes
+        beyond the last chunk is cut off. weighted: whether brackets are weights (see `emphasis`)
+        and not tokens.
+        """
+        rows, weights = [], []
+        for caption in captions:
+            tokens = self._tokens(caption, weighted)
+            for start in range(0, chunks * ROOM, ROOM):
+                part = tokens[start : start + ROOM]
+                padding = ROOM - len(part)
+                rows.append([START, *(token for token, _ in part), END, *[pad] * padding])
+                weights.append([1.0, *(weight for _, weight in part), *[1.0] * (1 + padding)])
+        shape = (len(captions), chunks, TOKENS)
+        ids = torch.tensor(rows, dtype=torch.int64).view(shape)
+        return Tokens(ids, torch.tensor(weights).view(shape) if weighted else None)
+
+    def count(self, caption: str, *, weighted: bool = False) -> int:
+        """Tokens of a caption without START and END; what goes beyond 75 a chunk has no effect.
+
+        weighted: whether brackets are weights, which count for nothing.
+        """
+        return len(self._tokens(caption, weighted))
+
+    def _tokens(self, caption: str, weighted: bool) -> list[tuple[int, float]]:
+        """Ids with their weights; a span is tokenized on its own, so that a bracket ends a word."""
+        spans = parse_emphasis(caption) if weighted else [Span(caption, 1.0)]
+        return [(token, weight) for text, weight in spans for token in self._ids(text)]
 
     def _ids(self, caption: str) -> list[int]:
         # half of a surrogate pair, as from a broken JSON escape, has no bytes

@@ -142,7 +142,7 @@ def _attached(base: BaseModel, network: Network) -> Iterator[None]:
     if any(id(parameter) in own for parameter in parameters):
         yield
     else:
-        with network.attached(base.unet, base.text_encoder):
+        with network.attached(base.parts):
             yield
 
 

@@ -20,7 +20,7 @@ _PROOF_TIMESTEP = 500
 def open_network(base: BaseModel, path: Path) -> Network:
     """A network from a LoRA file, ready to be attached to `base`. Raises FileError, ConfigError."""
     file = read_network(path)
-    targets = find_targets(base.unet, base.text_encoder)
+    targets = find_targets(base.parts)
     paths = paths_by_key(targets, base.family.key)
     unknown = sorted(set(file.modules) - set(paths))
     convolutions = [key for key in unknown if file.modules[key][0].dim() == 4]
@@ -43,7 +43,7 @@ def require_effect(base: BaseModel, path: Path) -> None:
     """Prove that the file at `path`, loaded anew, changes what `base` answers. Raises FileError."""
     network = open_network(base, path)
     before = _answer(base)
-    with network.attached(base.unet, base.text_encoder):
+    with network.attached(base.parts):
         after = _answer(base)
     if not bool(torch.isfinite(after).all()):
         raise FileError(

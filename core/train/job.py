@@ -48,7 +48,7 @@ class Job:
         self._history = History()
         self._on_event = self._history.listening(on_event)
         self._network = Network.create(
-            find_targets(base.unet, base.text_encoder),
+            find_targets(base.parts),
             task.recipe.network,
             task.recipe.training.seed,
         )
@@ -90,8 +90,9 @@ class Job:
         base, checkpointing = self._base, self._task.recipe.memory.gradient_checkpointing
         self._on_event(PhaseStarted(name="train", total=trainer.steps))
         with (
-            self._network.attached(base.unet, base.text_encoder),
-            gradient_checkpointing([base.unet, base.text_encoder], checkpointing),
+            self._network.attached(base.parts),
+            self._network.training(),
+            gradient_checkpointing(list(base.parts.values()), checkpointing),
         ):
             return train_steps(trainer, self._on_event, stop, after_step, keeper.is_due)
 

@@ -1,5 +1,6 @@
 """One training: its position, factors and optimizer, moved on by whole optimizer steps."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +61,7 @@ class Trainer:
         self._objective = make_objective(
             schedule, objective.min_snr_gamma, objective.noise_offset, self._device
         )
-        self._optimizer = make_optimizer(network.parameters_by_part(), recipe.optimizer)
+        self._optimizer = make_optimizer(network.flat_parameters(), recipe.optimizer)
         self._scaler = make_scaler(precision, self._device)
         self._parameters = [
             parameter for group in self._optimizer.param_groups for parameter in group["params"]
@@ -81,7 +82,7 @@ class Trainer:
         total = torch.zeros((), device=self._device)
         for micro, batch in enumerate(micro_batches):
             loss = self._loss(batch, micro) / len(micro_batches)
-            self._scaler.scale(loss).backward()
+            self._network.backward(self._scaler.scale(loss))
             total += loss.detach()
         self._refuse_divergence(total)
         self._scaler.unscale_(self._optimizer)
@@ -90,7 +91,7 @@ class Trainer:
         self.between_steps = False
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._network.zero_gradients()
         self.images += sum(len(batch.indices) for batch in micro_batches)
         self.step += 1
         self.between_steps = True
@@ -100,7 +101,7 @@ class Trainer:
         """The optimizer's moments by factor name and the loss scale, to be put back exactly."""
         tensors = {
             f"optimizer.{key}.{name}": value
-            for name, parameter in self._network.named_parameters().items()
+            for name, parameter in self._by_name()
             for key, value in self._optimizer.state[parameter].items()
         }
         for key, value in self._scaler.state_dict().items():
@@ -110,7 +111,7 @@ class Trainer:
     def restore(self, step: int, images: int, tensors: dict[str, Tensor]) -> None:
         """Go back to a saved position. The factors themselves are the network's to restore."""
         self.step, self.images = step, images
-        for name, parameter in self._network.named_parameters().items():
+        for name, parameter in self._by_name():
             state = {}
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors.get(f"optimizer.{key}.{name}")
@@ -128,6 +129,12 @@ class Trainer:
             scale["_growth_tracker"] = int(scale["_growth_tracker"])
             scale["growth_interval"] = int(scale["growth_interval"])
             self._scaler.load_state_dict(scale)
+
+    def _by_name(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """What the optimizer moves, under names that stay."""
+        for part, parameters in self._network.flat_parameters().items():
+            for number, parameter in enumerate(parameters):
+                yield f"{part}.{number}", parameter
 
     def _loss(self, batch: Batch, micro: int) -> Tensor:
         means, stds = zip(*(self._data.latents[index] for index in batch.indices), strict=True)

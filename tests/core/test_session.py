@@ -201,7 +201,7 @@ def test_a_state_of_something_else_is_refused_by_name(recipe, section, tmp_path,
 def test_none_is_the_base_all_is_the_plain_network_and_baked_equals_live(recipe, tmp_path):
     base, trained = train(recipe)
     untouched = draw(open_base(recipe), PROMPTS, SETTINGS)
-    with trained.network.attached(base.unet, base.text_encoder):
+    with trained.network.attached(base.parts):
         plain = draw(base, PROMPTS, SETTINGS)
     vector = "1,0.5,0.2,1,0,1,1,1,0,0,0,1,1,0.7,1,1,1"
     request = GridRequest(
@@ -217,7 +217,7 @@ def test_none_is_the_base_all_is_the_plain_network_and_baked_equals_live(recipe,
         target = tmp_path / f"{len(weights)}.safetensors"
         written = session.bake_file(trained.path, bake, target).file
         network = session.open_network(base, written.path)
-        with network.attached(base.unet, base.text_encoder):
+        with network.attached(base.parts):
             assert difference(draw(base, PROMPTS, SETTINGS), column) <= 1
         assert difference(column, plain) > 1
     after = draw(base, PROMPTS, SETTINGS)

@@ -50,7 +50,9 @@ def text_encoder() -> nn.Module:
 def network(unet: nn.Module, text_encoder: nn.Module) -> Network:
     """A network that changes something in every layer."""
     config = NetworkConfig(rank=3, alpha=1.5)
-    network = Network.create(find_targets(unet, text_encoder), config, seed=2)
+    network = Network.create(
+        find_targets({"unet": unet, "text_encoder": text_encoder}), config, seed=2
+    )
     chance = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in network.named_parameters().items():

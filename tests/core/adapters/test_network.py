@@ -39,7 +39,7 @@ def picture(*models: nn.Module) -> list[tuple[object, ...]]:
 @contextmanager
 def merged(network: Network, strength: Strength, *models: nn.Module) -> Iterator[None]:
     """The same change by adding deltas to the weights, and taking them off again."""
-    targets = find_targets(*models)
+    targets = find_targets(dict(zip(("unet", "text_encoder"), models, strict=True)))
     before = {path: targets[path].weight.clone() for path in network.paths}
     with torch.no_grad():
         for path, adapter in network.weights().items():
@@ -53,35 +53,42 @@ def merged(network: Network, strength: Strength, *models: nn.Module) -> Iterator
 
 
 def test_a_fresh_network_changes_nothing(unet: nn.Module, text_encoder: nn.Module) -> None:
-    network = Network.create(find_targets(unet, text_encoder), NetworkConfig(rank=2), seed=1)
+    network = Network.create(
+        find_targets({"unet": unet, "text_encoder": text_encoder}), NetworkConfig(rank=2), seed=1
+    )
     before = answer(unet, text_encoder)
-    with network.attached(unet, text_encoder):
+    with network.attached({"unet": unet, "text_encoder": text_encoder}):
         assert torch.equal(answer(unet, text_encoder), before)
 
 
 def test_what_is_drawn_depends_on_seed_and_path_alone(
     unet: nn.Module, text_encoder: nn.Module
 ) -> None:
-    both = Network.create(find_targets(unet, text_encoder), NetworkConfig(rank=2), seed=1)
-    one = Network.create(find_targets(None, text_encoder), NetworkConfig(rank=2), seed=1)
-    other = Network.create(find_targets(None, text_encoder), NetworkConfig(rank=2), seed=2)
+    both = Network.create(
+        find_targets({"unet": unet, "text_encoder": text_encoder}), NetworkConfig(rank=2), seed=1
+    )
+    one = Network.create(
+        find_targets({"text_encoder": text_encoder}), NetworkConfig(rank=2), seed=1
+    )
+    other = Network.create(
+        find_targets({"text_encoder": text_encoder}), NetworkConfig(rank=2), seed=2
+    )
     for name, parameter in one.named_parameters().items():
         assert torch.equal(parameter, both.named_parameters()[name])
         assert name.endswith("up") or not torch.equal(parameter, other.named_parameters()[name])
 
 
 def test_parts_and_counts(unet: nn.Module, text_encoder: nn.Module) -> None:
-    targets = find_targets(unet, text_encoder)
+    targets = find_targets({"unet": unet, "text_encoder": text_encoder})
     both = Network.create(targets, NetworkConfig(rank=2), seed=1)
-    parts = both.parameters_by_part()
-    assert {part: len(parameters) for part, parameters in parts.items()} == {
-        "unet": 384,
-        "text_encoder": 24,
-    }
+    flat = both.flat_parameters()
+    assert {part: len(tensors) for part, tensors in flat.items()} == {"unet": 1, "text_encoder": 1}
+    assert len(both.named_parameters()) == 384 + 24
+    assert both.count_parameters() == sum(t.numel() for (t,) in flat.values())
     assert both.count_parameters() == 2 * sum(sum(t.weight.shape[:2]) for t in targets.values())
     assert both.blocks() == ORDERS[17]
     only = Network.create(targets, NetworkConfig(rank=2, text_encoder=False), seed=1)
-    assert only.parameters_by_part()["text_encoder"] == []
+    assert list(only.flat_parameters()) == ["unet"]
     assert only.blocks() == ORDERS[17][1:]
     with pytest.raises(ConfigError, match="no adapter"):
         Network.create({}, NetworkConfig(), seed=1)
@@ -96,7 +103,7 @@ def test_it_answers_as_the_merged_weights_do(
         Strength(unet=0.5, text_encoder=-0.25),
         Strength(unet=0.8, block_weights=BlockWeights.parse("IN04-M00=0.5, OUT07=2, BASE=1")),
     ):
-        with network.attached(unet, text_encoder):
+        with network.attached({"unet": unet, "text_encoder": text_encoder}):
             network.set_strength(strength.unet, strength.text_encoder, strength.block_weights)
             live = answer(unet, text_encoder)
         with merged(network, strength, unet, text_encoder):
@@ -108,7 +115,7 @@ def test_none_is_the_base_bit_for_bit_and_all_the_plain_network(
     unet: nn.Module, text_encoder: nn.Module, network: Network
 ) -> None:
     before = answer(unet, text_encoder)
-    with network.attached(unet, text_encoder):
+    with network.attached({"unet": unet, "text_encoder": text_encoder}):
         plain = answer(unet, text_encoder)
         with network.with_block_weights(BlockWeights.parse("NONE")):
             assert torch.equal(answer(unet, text_encoder), before)
@@ -138,12 +145,15 @@ def test_former_strengths_come_back_after_an_error(network: Network) -> None:
 
 def test_nothing_is_left_behind(unet: nn.Module, text_encoder: nn.Module, network: Network) -> None:
     before, said = picture(unet, text_encoder), answer(unet, text_encoder)
-    with pytest.raises(ZeroDivisionError), network.attached(unet, text_encoder):
+    with (
+        pytest.raises(ZeroDivisionError),
+        network.attached({"unet": unet, "text_encoder": text_encoder}),
+    ):
         assert picture(unet, text_encoder) != before
         raise ZeroDivisionError
     assert picture(unet, text_encoder) == before
-    other = Network.create(find_targets(unet, None), NetworkConfig(rank=1), seed=9)
-    with other.attached(unet, text_encoder):
+    other = Network.create(find_targets({"unet": unet}), NetworkConfig(rank=1), seed=9)
+    with other.attached({"unet": unet, "text_encoder": text_encoder}):
         loss = unet(torch.ones(1, 4, 8, 8), 1, torch.ones(1, 7, 8), return_dict=False)[0].sum()
         loss.backward()
     assert picture(unet, text_encoder) == before
@@ -155,13 +165,13 @@ def test_nothing_is_left_behind(unet: nn.Module, text_encoder: nn.Module, networ
 def test_attaching_twice_is_refused(
     unet: nn.Module, text_encoder: nn.Module, network: Network
 ) -> None:
-    other = Network.create(find_targets(unet, None), NetworkConfig(rank=1), seed=9)
-    with network.attached(unet, text_encoder):
+    other = Network.create(find_targets({"unet": unet}), NetworkConfig(rank=1), seed=9)
+    with network.attached({"unet": unet, "text_encoder": text_encoder}):
         held = picture(unet, text_encoder)
         with pytest.raises(ConfigError, match="attached already"):
-            network.attach(unet, text_encoder)
+            network.attach({"unet": unet, "text_encoder": text_encoder})
         with pytest.raises(ConfigError, match="carries an adapter already"):
-            other.attach(unet, text_encoder)
+            other.attach({"unet": unet, "text_encoder": text_encoder})
         assert picture(unet, text_encoder) == held
 
 
@@ -169,29 +179,29 @@ def test_only_one_part_may_be_attached(
     unet: nn.Module, text_encoder: nn.Module, network: Network
 ) -> None:
     before = picture(text_encoder)
-    with network.attached(unet, None):
+    with network.attached({"unet": unet}):
         assert picture(text_encoder) == before
         assert isinstance(unet.get_submodule("down_blocks.0.attentions.0.proj_in"), LoRAConv)
 
 
 def test_another_base_model_is_refused_untouched(unet: nn.Module, text_encoder: nn.Module) -> None:
-    targets = dict(find_targets(unet, text_encoder))
+    targets = dict(find_targets({"unet": unet, "text_encoder": text_encoder}))
     path = next(iter(targets))
     wide = nn.Conv2d(5, 5, 1)
     network = Network.create({**targets, path: wide}, NetworkConfig(rank=1), seed=0)
     before = picture(unet, text_encoder)
     with pytest.raises(ConfigError, match="made for another base model") as caught:
-        network.attach(unet, text_encoder)
+        network.attach({"unet": unet, "text_encoder": text_encoder})
     assert path in str(caught.value)
     stranger = Network.create({"unet.nowhere": wide}, NetworkConfig(rank=1), seed=0)
     with pytest.raises(ConfigError, match=r"1 adapted layers are not in this base.*unet\.nowhere"):
-        stranger.attach(unet, text_encoder)
+        stranger.attach({"unet": unet, "text_encoder": text_encoder})
     assert picture(unet, text_encoder) == before
 
 
 def test_weights_go_round(unet: nn.Module, text_encoder: nn.Module, network: Network) -> None:
     half = {path: a._replace(down_RI=a.down_RI.half()) for path, a in network.weights().items()}
-    again = Network.from_weights(find_targets(unet, text_encoder), half)
+    again = Network.from_weights(find_targets({"unet": unet, "text_encoder": text_encoder}), half)
     assert again.paths == network.paths
     for path, weights in again.weights().items():
         assert weights.down_RI.dtype == torch.float32
@@ -205,7 +215,9 @@ def test_parameters_are_loaded_whole_or_not_at_all(
     unet: nn.Module, text_encoder: nn.Module, network: Network
 ) -> None:
     other = Network.create(
-        find_targets(unet, text_encoder), NetworkConfig(rank=3, alpha=1.5), seed=7
+        find_targets({"unet": unet, "text_encoder": text_encoder}),
+        NetworkConfig(rank=3, alpha=1.5),
+        seed=7,
     )
     name = list(other.named_parameters())[5]
     kept = {key: p.detach().clone() for key, p in other.named_parameters().items()}
@@ -226,15 +238,18 @@ def test_baked_weights_do_at_strength_one_what_the_live_ones_do(
     unet: nn.Module, text_encoder: nn.Module, network: Network
 ) -> None:
     block_weights = BlockWeights.parse("NOFACE")
-    with network.attached(unet, text_encoder), network.with_block_weights(block_weights, unet=0.7):
+    with (
+        network.attached({"unet": unet, "text_encoder": text_encoder}),
+        network.with_block_weights(block_weights, unet=0.7),
+    ):
         live = answer(unet, text_encoder)
     before = {name: p.detach().clone() for name, p in network.named_parameters().items()}
     baked = network.bake(block_weights, unet=0.7)
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters().items())
     dropped = {block_of(path) for path in network.paths} - {block_of(path) for path in baked}
     assert dropped == {"OUT03", "OUT04", "OUT05"}
-    again = Network.from_weights(find_targets(unet, text_encoder), baked)
-    with again.attached(unet, text_encoder):
+    again = Network.from_weights(find_targets({"unet": unet, "text_encoder": text_encoder}), baked)
+    with again.attached({"unet": unet, "text_encoder": text_encoder}):
         assert_close(answer(unet, text_encoder), live, rtol=1e-4, atol=1e-5)
 
 

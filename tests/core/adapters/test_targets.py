@@ -20,7 +20,7 @@ def test_sd15_has_264_targets_and_one_and_an_eighth_mebibyte_per_rank(
     with torch.device("meta"):
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
         text_encoder = make_text_encoder(12, 768)
-    targets = find_targets(unet, text_encoder)
+    targets = find_targets({"unet": unet, "text_encoder": text_encoder})
     parts = Counter(path.partition(".")[0] for path in targets)
     assert parts == {"unet": 192, "text_encoder": 72}
     assert len({kohya_key(path) for path in targets}) == 264
@@ -46,7 +46,10 @@ def test_text_encoder_paths_do_not_depend_on_the_librarys_module_tree() -> None:
         holder.encoder.layers = nn.ModuleList([layer])
         return root
 
-    old, new = find_targets(None, tree(True)), find_targets(None, tree(False))
+    old, new = (
+        find_targets({"text_encoder": tree(True)}),
+        find_targets({"text_encoder": tree(False)}),
+    )
     assert list(old) == list(new)
     assert set(old) == {
         f"text_encoder.text_model.encoder.layers.0.{name}"
@@ -58,10 +61,10 @@ def test_text_encoder_paths_do_not_depend_on_the_librarys_module_tree() -> None:
 
 
 def test_nothing_else_of_a_unet_is_a_target(unet: nn.Module) -> None:
-    targets = find_targets(unet, None)
+    targets = find_targets({"unet": unet})
     assert len(targets) == 192
     assert not any(word in path for path in targets for word in ("resnets", "time_emb", "conv_"))
-    assert find_targets(None, None) == {}
+    assert find_targets({}) == {}
 
 
 def test_a_layer_of_another_kind_is_named(text_encoder: nn.Module) -> None:
@@ -71,11 +74,11 @@ def test_a_layer_of_another_kind_is_named(text_encoder: nn.Module) -> None:
     linear, layer.fc1 = layer.fc1, nn.Identity()
     try:
         with pytest.raises(ConfigError, match=r"layers\.0\.mlp\.fc1: an adapter needs a linear"):
-            find_targets(None, text_encoder)
+            find_targets({"text_encoder": text_encoder})
     finally:
         layer.fc1 = linear
 
 
 def test_an_attached_network_is_noticed(unet: nn.Module, network: Network) -> None:
-    with network.attached(unet, None), pytest.raises(ConfigError, match="carries an adapter"):
-        find_targets(unet, None)
+    with network.attached({"unet": unet}), pytest.raises(ConfigError, match="carries an adapter"):
+        find_targets({"unet": unet})

@@ -4,12 +4,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from lora_loop.core.adapters import updates
 from lora_loop.core.adapters.lora import LoRALayer, LoRAWeights, lora_delta, wrap
 
 SCALE = 0.7
@@ -53,14 +51,6 @@ def adapted(name: str) -> tuple[LoRALayer, Tensor]:
     base = CASES[name].base.double().requires_grad_(False)
     x = torch.randn(CASES[name].x, dtype=torch.float64, generator=chance())
     return wrap(base, factors(base), SCALE), x
-
-
-@pytest.fixture(params=["hot path", "merged"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Small layers take another way than large ones; every test here holds for both."""
-    if request.param == "hot path":
-        monkeypatch.setattr(updates, "MERGED_NUMBERS", 0)
-    return request.param
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -125,8 +115,7 @@ def saved_by(layer: LoRALayer, x: Tensor) -> list[tuple[int, ...]]:
     return sorted(shapes)
 
 
-def test_large_layers_keep_the_input_and_what_is_rank_wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(updates, "MERGED_NUMBERS", 0)
+def test_large_layers_keep_the_input_and_what_is_rank_wide() -> None:
     layer, x = adapted("linear")
     assert saved_by(layer, x.requires_grad_()) == sorted([(2, 3, 5), (6, 2), (2, 5), (4, 2)])
     layer, x = adapted("1x1")
@@ -209,18 +198,3 @@ def test_no_rows() -> None:
     layer(empty).sum().backward()
     assert gradients(empty)[0].shape == (0, 3, 5)
     assert not gradients(layer.up)[0].any()
-
-
-def test_both_ways_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    results = []
-    for numbers in (0, 1 << 15):
-        monkeypatch.setattr(updates, "MERGED_NUMBERS", numbers)
-        base = nn.Linear(24, 40).requires_grad_(False)
-        base.weight.normal_(generator=chance())
-        nn.init.zeros_(base.bias)
-        layer = wrap(base, factors(base, torch.float32, rank=4), SCALE)
-        x = torch.randn(7, 24, generator=chance()).requires_grad_()
-        y = layer(x)
-        F.mse_loss(y, torch.zeros_like(y)).backward()
-        results.append([y, *gradients(x, layer.down, layer.up)])
-    assert_close(*results, rtol=1e-4, atol=1e-5)

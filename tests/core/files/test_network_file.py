@@ -122,22 +122,64 @@ def test_bf16_holds_what_fp16_cannot(tmp_path, modules):
     assert float(read_network(tmp_path / "a").modules[KEY][0][0, 0]) == 70_144.0  # 137 x 2 ** 9
 
 
-def test_an_alpha_that_fp16_cannot_hold(tmp_path):
-    modules = {KEY: (torch.ones(1, 2), torch.ones(2, 1), 100_000.0)}
-    with pytest.raises(FileError, match=rf"{KEY}\.alpha"):
-        write_network(tmp_path / "a", modules, {})
-
-
-@pytest.mark.parametrize("tiny", [0.0, 1e-9])  # 1e-9 is 0 in fp16
-def test_a_network_that_changes_nothing_is_refused(tmp_path, modules, tiny):
-    silent = {
-        key: (down, torch.full_like(up, tiny), alpha) for key, (down, up, alpha) in modules.items()
+@pytest.mark.parametrize(
+    ("alpha", "precision", "kept"),
+    [
+        (1.5, "fp16", torch.float16),
+        (0.3, "fp16", torch.float16),  # off by 2e-4 of it
+        (100_000.0, "fp16", torch.float32),  # infinite in fp16
+        (1e-9, "fp16", torch.float32),  # 0 in fp16
+        (7e-8, "fp16", torch.float32),  # 6e-8 in fp16
+        (0.3, "bf16", torch.float32),  # off by 2.6e-3 of it
+        (1e-9, "bf16", torch.float32),  # off by 3.7e-3 of it
+        (0.0, "fp16", torch.float16),
+        (-2.0, "bf16", torch.bfloat16),
+    ],
+)
+def test_an_alpha_is_kept_as_it_is(tmp_path, alpha, precision, kept):
+    modules = {
+        KEY: (torch.ones(1, 2), torch.ones(2, 1), alpha),
+        "lora_te_x": (torch.ones(1, 2), torch.ones(2, 1), 1.0),
     }
+    path = write_network(tmp_path / "a", modules, {}, precision).path
+    tensors = safetensors.torch.load_file(path)
+    assert tensors[f"{KEY}.alpha"].dtype == kept
+    assert {t.dtype for key, t in tensors.items() if "weight" in key} == {DTYPES[precision]}
+    assert read_network(path).modules[KEY][2] == pytest.approx(alpha, rel=1e-3, abs=0)
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), 1e39, 1e-50])
+def test_an_alpha_that_fp32_cannot_hold(tmp_path, alpha):
+    modules = {KEY: (torch.ones(1, 2), torch.ones(2, 1), alpha)}
+    with pytest.raises(FileError, match=rf"{KEY}\.alpha is .*network\.alpha"):
+        write_network(tmp_path / "a", modules, {}, "fp32")
+
+
+@pytest.mark.parametrize("silent", [0, 1, 2])
+def test_a_network_that_changes_nothing_is_refused(tmp_path, modules, silent):
+    for key, parts in modules.items():
+        rest = [*parts]
+        rest[silent] = parts[silent] * 0
+        modules[key] = tuple(rest)
     with pytest.raises(FileError, match="changes nothing"):
-        write_network(tmp_path / "a", silent, {})
+        write_network(tmp_path / "a", modules, {})
     with pytest.raises(FileError, match="changes nothing"):
         write_network(tmp_path / "a", {}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("factor", [0, 1])
+def test_a_module_that_fp16_would_silence_is_kept_in_fp32(tmp_path, modules, factor):
+    modules[KEY][factor].fill_(1e-9)  # 0 in fp16
+    path = write_network(tmp_path / "a", modules, {}).path
+    kinds = {key: t.dtype for key, t in safetensors.torch.load_file(path).items()}
+    wide = {key for key, kind in kinds.items() if kind == torch.float32}
+    assert wide == {f"{KEY}.lora_down.weight", f"{KEY}.lora_up.weight"}
+    read = read_network(path)
+    assert all(torch.equal(read.modules[KEY][n], modules[KEY][n]) for n in (0, 1))
+    assert read.precision == "fp16"  # what most of it is stored in
+    write_network(tmp_path / "b", read.modules, read.metadata, read.precision)
+    assert (tmp_path / "b").read_bytes() == path.read_bytes()
 
 
 def test_one_module_that_changes_something_is_enough(tmp_path, modules):
@@ -188,7 +230,7 @@ def test_a_cut_off_file_is_refused_wherever_it_ends(tmp_path, modules):
     for end in [*range(0, len(content), 37), len(content) - 1]:
         path = tmp_path / "cut.safetensors"
         path.write_bytes(content[:end])
-        with pytest.raises(FileError, match=r"cut\.safetensors can't be read.*download it again"):
+        with pytest.raises(FileError, match=r"cut\.safetensors (ends|is).*download or copy it"):
             read_network(path)
 
 
@@ -212,9 +254,10 @@ def test_other_kinds_of_files_are_refused(tmp_path, content):
 
 
 def test_no_file_and_a_folder_are_refused(tmp_path):
-    for path in (tmp_path / "gone.safetensors", tmp_path):
-        with pytest.raises(FileError, match="is not a file"):
-            read_network(path)
+    with pytest.raises(FileError, match=r"gone\.safetensors can't be read \(No such file"):
+        read_network(tmp_path / "gone.safetensors")
+    with pytest.raises(FileError, match=r"is a folder.*give another LoRA's"):
+        read_network(tmp_path)
 
 
 def test_a_checkpoint_is_not_a_lora(tmp_path):
@@ -252,12 +295,16 @@ def test_an_orphan_is_refused_by_name(tmp_path, tensors):
     "changes",
     [
         {"lora_up_weight": torch.ones(4, 3)},
+        {"lora_up_weight": torch.ones(0, 2)},
+        {"lora_up_weight": torch.ones(4, 2, 3, 3)},
+        {"lora_down_weight": torch.ones(2, 3, 3)},
         {"lora_up_weight": torch.ones(8)},
         {"lora_down_weight": torch.ones(6)},
         {"lora_down_weight": torch.full((2, 3), float("nan"))},
         {"lora_up_weight": torch.full((4, 2), float("inf"))},
         {"alpha": torch.tensor(float("nan"))},
         {"alpha": torch.ones(2)},
+        {"alpha": torch.tensor(1e300, dtype=torch.float64)},
         {"alpha": torch.ones(0)},
         {"lora_down_weight": torch.ones(0, 3), "lora_up_weight": torch.ones(4, 0)},
     ],
@@ -265,6 +312,20 @@ def test_an_orphan_is_refused_by_name(tmp_path, tensors):
 def test_factors_that_cannot_be(tmp_path, changes):
     with pytest.raises(FileError, match=f"is damaged.*{KEY}"):
         read_network(saved(tmp_path / "a", whole(**changes)))
+
+
+@pytest.mark.parametrize("name", ["lora_down_weight", "lora_up_weight"])
+def test_factors_of_whole_numbers_are_not_taken_for_plain_ones(tmp_path, name):
+    path = saved(
+        tmp_path / "a", whole(**{name: whole()[f"{KEY}.{name.replace('_w', '.w')}"].char()})
+    )
+    with pytest.raises(FileError, match=rf"{KEY}.*quantised"):
+        read_network(path)
+
+
+def test_an_alpha_that_is_a_whole_number(tmp_path):
+    read = read_network(saved(tmp_path / "a", whole(alpha=torch.tensor(8))))
+    assert read.modules[KEY][2] == 8.0
 
 
 def test_without_alpha_the_scale_is_1(tmp_path):

@@ -1,5 +1,6 @@
 """Resume states: exact, and one good one there whatever happens during a save."""
 
+import json
 import math
 import os
 from collections.abc import Callable
@@ -163,6 +164,58 @@ def test_a_changed_number_is_noticed(plain):
         assert same(load_state(plain), state(1))
 
 
+def test_a_change_anywhere_is_noticed(plain):
+    """Also of a fact, a name or a shape, which a checksum of the numbers alone lets pass."""
+    newest = save_state(plain, state(2))
+    content = newest.read_bytes()
+    for position in range(8 + int.from_bytes(content[:8], "little")):
+        for bit in (1, 2, 4):
+            flipped = bytearray(content)
+            flipped[position] ^= bit
+            newest.write_bytes(flipped)
+            with pytest.raises(FileError):
+                load_state(plain)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'\\"step\\": 3', b'\\"step\\": 4'),
+        (b'\\"images\\": 6', b'\\"images\\": 7'),
+        (b"r" * 64, b"r" * 63 + b"s"),
+        (b"unet.a.down", b"unet.b.down"),
+        (b"[2,3]", b"[3,2]"),
+    ],
+)
+def test_facts_names_and_shapes_are_covered_by_the_checksum(plain, old, new):
+    path = save_state(plain, state())
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(FileError, match="is damaged: its content is not what was written"):
+        load_state(plain)
+
+
+def test_a_damaged_state_that_cannot_be_set_aside_names_what_to_do(plain, monkeypatch):
+    save_state(plain, state(1))
+    newest = save_state(plain, state(2))
+    newest.write_bytes(b"damaged")
+    saboteur = Saboteur(monkeypatch, OSError(13, "Permission denied"))
+    saboteur.last = 1
+    with pytest.raises(FileError, match=r"damaged.*Permission denied.*remove it") as caught:
+        load_state(plain)
+    assert str(newest) in str(caught.value)
+    saboteur.last = 0
+    assert same(load_state(plain), state(1))
+
+
+def test_states_that_cannot_be_looked_for(tmp_path):
+    with pytest.raises(FileError, match=r"can't be looked for \(File name too long\)"):
+        load_state(tmp_path / f"{'x' * 300}.safetensors")
+    (tmp_path / "file").write_bytes(b"")
+    assert load_state(tmp_path / "file" / "a.safetensors") is None
+
+
 def test_going_on_after_damage_keeps_the_good_one(plain):
     save_state(plain, state(1))
     newest = save_state(plain, state(2))
@@ -200,13 +253,26 @@ def test_another_kind_of_file_is_an_error(plain, tensors):
         load_state(plain)
 
 
-@pytest.mark.parametrize("facts", ["[]", "{}", "no json", '{"step": 1, "more": 2}'])
+WHOLE = {"recipe": "r", "dataset": "d", "base": "b", "step": 3, "images": 6}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *("[]", "{}", "no json", "[" * 100_000, "1" * 5000, '{"step": 1, "more": 2}'),
+        json.dumps({**WHOLE, "step": "3"}),
+        json.dumps({**WHOLE, "step": 3.0}),
+        json.dumps({**WHOLE, "images": True}),
+        json.dumps({**WHOLE, "step": -1}),
+        json.dumps({**WHOLE, "base": None}),
+    ],
+)
 def test_facts_that_cannot_be(plain, monkeypatch, facts):
     save_state(plain, state())
     path = state_paths(plain)[0]
     tensors = safetensors.torch.load_file(path)
-    digest = resume.tensor_hash(tensors)
-    metadata = {"format": resume.FORMAT, "facts": facts, "sha256": digest}
+    metadata = {"format": resume.FORMAT, "facts": facts}
+    metadata["sha256"] = resume.content_hash(tensors, metadata)
     safetensors.torch.save_file(tensors, path, metadata)
     with pytest.raises(FileError, match="is damaged"):
         load_state(plain)

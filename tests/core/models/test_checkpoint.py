@@ -1,6 +1,7 @@
 """Opening files: what is read, and the one clear error for each that is not a checkpoint."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -58,9 +59,12 @@ def test_tensors_are_those_of_the_safetensors_package(good):
         assert torch.equal(ours.float(), tensor.float())
 
 
-def test_writing_to_a_mapped_tensor_leaves_the_file_alone(good):
+def test_writing_to_a_tensor_leaves_the_file_and_other_reads_alone(good):
     before = good.read_bytes()
-    open_checkpoint(str(good)).tensor("full").zero_()
+    opened = open_checkpoint(str(good))
+    full = opened.tensor("full").clone()
+    opened.tensor("full").zero_()
+    assert torch.equal(opened.tensor("full"), full)
     assert good.read_bytes() == before
 
 
@@ -72,11 +76,36 @@ def test_unaligned_tensors_are_read(tmp_path):
         assert torch.equal(open_checkpoint(path).tensor("a") * 2, numbers * 2)
 
 
-def test_a_file_that_shrinks_after_opening_is_an_error(good):
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_a_file_that_shrinks_after_opening_is_an_error(good, kept):
     opened = open_checkpoint(good)
-    good.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="can't be read any more"):
+    os.truncate(good, kept if kept >= 0 else good.stat().st_size - 1)
+    for name in ("full", "count", "scalar"):
+        with pytest.raises(CheckpointError, match="changed by another program"):
+            opened.tensor(name)
+
+
+def test_a_file_that_is_replaced_after_opening_is_an_error(good):
+    opened = open_checkpoint(good)
+    other = good.with_name("other")
+    save_file({name: tensor + 1 for name, tensor in TENSORS.items() if name != "tiny"}, other)
+    other.replace(good)
+    with pytest.raises(CheckpointError, match="changed by another program"):
         opened.tensor("full")
+
+
+def test_a_file_that_is_removed_after_opening_is_an_error(good):
+    opened = open_checkpoint(good)
+    good.unlink()
+    with pytest.raises(CheckpointError, match="can't be read"):
+        opened.tensor("full")
+
+
+def test_a_tensor_that_was_read_outlives_its_file(good):
+    """Read, not mapped: of a mapped file that is cut short the process dies."""
+    full = open_checkpoint(good).tensor("full")
+    os.truncate(good, 0)
+    assert torch.equal(full, TENSORS["full"])
 
 
 @pytest.mark.parametrize("missing", [1, 20, 60])
@@ -131,10 +160,17 @@ def test_a_header_of_absurd_length_allocates_nothing(tmp_path):
         ({"a": []}, 0, "entry 'a'"),
         ({"a": entry([1, -1], 0, 4)}, 4, "entry 'a'"),
         ({"a": entry([True], 0, 4)}, 4, "entry 'a'"),
-        ({"a": entry([1], 0, 4, "F4")}, 4, "stored as 'F4'"),
-        ({"a": entry([1], 0, 4, ["F32"])}, 4, "stored as"),
+        ({"a": entry([1], 0, 4, "F4")}, 4, "dtype that is not read ('F4'"),
+        ({"a": entry([1], 0, 4, ["F32"])}, 4, "dtype that is not read ('a list'"),
         ({"a": entry([2], 0, 4)}, 4, "has 4 bytes"),
-        ({"a": entry([10**30], 0, 4)}, 4, "has 4 bytes"),
+        ({"a": entry([10**18], 0, 4)}, 4, "has 4 bytes"),
+        ({"a": entry([10**30], 0, 4)}, 4, "31 digits"),
+        ({"a": entry([10**18, 10**18], 0, 4)}, 4, "a tensor of shape"),
+        ({"a": entry([0, 10**18, 10**18], 0, 0)}, 0, "a tensor of shape"),
+        ({"a": entry([1] * 17, 0, 4)}, 4, "a tensor of 17 dimensions"),
+        (b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4],"more":NaN}}', 4, "NaN is not JSON"),
+        (b'{"\\ud800":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}', 4, "name is not readable"),
+        (b'{"__metadata__":{"a":"\\udfff"}}', 0, "name is not readable"),
         ({"a": entry([1], 4, 0)}, 4, "has -4 bytes"),
         ({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, 4, "begins at byte"),
         ({"a": entry([1], 4, 8)}, 8, "begins at byte"),

@@ -62,6 +62,85 @@ def test_half_a_surrogate_pair_is_no_crash():
     assert ClipTokenizer().encode(["a \ud83d cat"]).shape == (1, 77)
 
 
+def test_chunks_have_their_own_ends_and_padding():
+    tokenizer = ClipTokenizer()
+    cat, dog = 2368, 1929
+    tokens = tokenizer.encode_chunks(["cat " * 75 + "dog dog", "cat", ""], pad=0, chunks=3)
+    empty = [START, END, *[0] * 75]
+    assert tokens.weights is None
+    assert tokens.ids.dtype == torch.int64
+    assert tokens.ids.tolist() == [
+        [[START, *[cat] * 75, END], [START, dog, dog, END, *[0] * 73], empty],
+        [[START, cat, END, *[0] * 74], empty, empty],
+        [empty, empty, empty],
+    ]
+    padded = tokenizer.encode_chunks(["cat"], chunks=2).ids.tolist()
+    assert padded == [[[START, cat, *[END] * 75], [START, *[END] * 76]]]
+    assert tokenizer.encode_chunks([], pad=0, chunks=2, weighted=True).ids.shape == (0, 2, 77)
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 3])
+def test_a_full_chunk_ends_with_its_end_and_the_rest_is_cut(chunks):
+    room = 75 * chunks
+    tokenizer = ClipTokenizer()
+    for pad in (0, END):
+        full = tokenizer.encode_chunks(["cat " * room], pad=pad, chunks=chunks).ids
+        assert (full[0, :, -1] == END).all()
+        assert full[0, :, 1:-1].tolist() == [[2368] * 75] * chunks
+        over = tokenizer.encode_chunks(["cat " * room + "dog"], pad=pad, chunks=chunks).ids
+        assert torch.equal(full, over)
+
+
+def test_a_token_that_has_the_number_of_the_padding_is_no_padding():
+    tokenizer = ClipTokenizer()
+    exclamation, tilde = 0, 349  # two marks that have no merge
+    assert tokenizer.encode(["!~"])[0, 1:3].tolist() == [exclamation, tilde]
+    ids = tokenizer.encode_chunks(["cat " * 74 + "!~"], pad=0, chunks=2).ids[0]
+    assert ids[0, -3:].tolist() == [2368, exclamation, END]
+    assert ids[1, :3].tolist() == [START, tilde, END]
+    ids = tokenizer.encode_chunks(["cat " * 75 + "!~"], pad=0, chunks=2).ids[0]
+    assert ids[1, :4].tolist() == [START, exclamation, tilde, END]
+
+
+def test_weights_lie_at_their_tokens():
+    caption = "(cat:1.5) dog, [" + "cat " * 74 + "] \\(dog\\)"
+    tokens = ClipTokenizer().encode_chunks([caption, "dog"], pad=0, chunks=2, weighted=True)
+    cat, dog, comma = 2368, 1929, 267
+    assert tokens.ids[0, 0].tolist() == [START, cat, dog, comma, *[cat] * 72, END]
+    assert tokens.ids[0, 1, :7].tolist() == [START, cat, cat, 263, dog, 264, END]
+    assert tokens.ids[1, 0].tolist() == [START, dog, END, *[0] * 74]
+    assert tokens.weights is not None
+    assert tokens.weights.dtype == torch.float32
+    down = 1 / 1.1
+    first = torch.tensor([1, 1.5, 1, 1, *[down] * 72, 1])
+    second = torch.tensor([1, down, down, *[1.0] * 74])
+    torch.testing.assert_close(tokens.weights[0], torch.stack([first, second]))
+    assert (tokens.weights[1] == 1).all()
+
+
+def test_a_bracket_ends_a_word():
+    tokenizer = ClipTokenizer()
+    apart = tokenizer.encode_chunks(["sun(flower:1.2)"], weighted=True).ids[:, 0]
+    assert torch.equal(apart, tokenizer.encode(["sun flower"]))
+    assert not torch.equal(apart, tokenizer.encode(["sunflower"]))
+
+
+def test_without_markup_weights_change_no_id():
+    captions = [caption for caption in GOLDEN if "(" not in caption]
+    tokens = ClipTokenizer().encode_chunks(captions, weighted=True)
+    assert torch.equal(tokens.ids[:, 0], ClipTokenizer().encode(captions))
+    assert tokens.weights is not None
+    assert (tokens.weights == 1).all()
+
+
+def test_markup_is_not_counted_where_it_weighs():
+    tokenizer = ClipTokenizer()
+    assert tokenizer.count("(cat:1.2), [dog]", weighted=True) == 3
+    assert tokenizer.count("(cat:1.2), [dog]") == 10  # "),", as any run of marks, may be one token
+    assert tokenizer.count(r"\(cat\)", weighted=True) == 3
+    assert tokenizer.count("(cat \ud83d:1.2", weighted=True) == tokenizer.count("cat ?: 1.2") == 5
+
+
 def test_vocabulary_has_clips_size_and_ends():
     vocabulary, merges = read_vocabulary()
     assert len(vocabulary) == 49408

@@ -74,7 +74,7 @@ def base(weights: Networks, tmp_path: Path) -> BaseModel:
 @pytest.fixture
 def network(base: BaseModel) -> Network:
     """A network that changes every block, in sizes that show."""
-    targets = find_targets(base.unet, base.text_encoder)
+    targets = find_targets(base.parts)
     network = Network.create(targets, NetworkConfig(rank=2, alpha=2.0), seed=3)
     chance = torch.Generator().manual_seed(4)
     with torch.no_grad():

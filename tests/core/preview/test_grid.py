@@ -36,7 +36,7 @@ def request(*presets: str | BlockWeights, **changes: object) -> GridRequest:
 
 def test_none_is_the_base_and_all_the_plain_network(base: BaseModel, network: Network) -> None:
     alone = draw(base, PROMPTS, FAST)
-    with network.attached(base.unet, base.text_encoder):
+    with network.attached(base.parts):
         plain = draw(base, PROMPTS, FAST)
         grid = render_grid(base, network, request("ALL", "NONE", "OUTALL"))
     for row in range(2):
@@ -60,8 +60,8 @@ def test_a_batch_holds_the_same_equalities(base: BaseModel, network: Network) ->
 def test_everything_is_put_back(base: BaseModel, network: Network) -> None:
     one = request("INS", prompts=PROMPTS[:1])
     render_grid(base, network, one)  # attaches and detaches by itself
-    find_targets(base.unet, base.text_encoder)  # refuses a base that carries adapters
-    with network.attached(base.unet, base.text_encoder):
+    find_targets(base.parts)  # refuses a base that carries adapters
+    with network.attached(base.parts):
         network.set_strength(0.5, 0.25)
         before = network.strength
         with (
@@ -144,7 +144,7 @@ def test_the_file_says_how_to_repeat_it(base: BaseModel, network: Network) -> No
 
 def test_a_network_of_the_unet_alone(base: BaseModel, network: Network) -> None:
     weights = {path: w for path, w in network.weights().items() if path.startswith("unet.")}
-    own = Network.from_weights(find_targets(base.unet, base.text_encoder), weights)
+    own = Network.from_weights(find_targets(base.parts), weights)
     grid = render_grid(base, own, request("ALL", "ALL=1, BASE=0"))
     assert same(grid.cells[0][0], grid.cells[0][1])
 

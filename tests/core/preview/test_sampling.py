@@ -119,7 +119,7 @@ def test_broken_numbers_give_gray_and_a_warning(
 
 
 def test_an_attached_network_keeps_its_gradients(base: BaseModel, network: Network) -> None:
-    with network.attached(base.unet, base.text_encoder):
+    with network.attached(base.parts):
         draw(base, [Prompt("a cat")], FAST)
         context = base.encode_text(["a cat"])
         base.unet(torch.ones(1, 4, 8, 8), torch.zeros(1), context).sample.sum().backward()

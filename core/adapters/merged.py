@@ -1,0 +1,147 @@
+"""Small layers with their update added to the weight, for all layers of one shape at once.
+
+Below some size a layer's arithmetic costs less than calling it. There the update x @ down @ up,
+three more calls forward and five backward, is what makes a training slow. So the updated weights of
+all layers with equal shapes are computed by one batched product, once after each change of the
+factors; a layer's forward pass then is the base's own. The backward pass collects the gradients of
+the updated weights, and one batched product turns them into those of the factors.
+
+Computed in fp32 whatever the base's precision: a sum in half precision rounds small updates away.
+
+Shape suffixes: L layers, R rank, I inputs of a layer, O its outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MERGED_NUMBERS = 1 << 17
+"""Weights up to this many numbers are merged (measured on CPUs, rank 16)."""
+
+
+class Bank(NamedTuple):
+    """Layers with factors of equal shapes: their paths, and all factors as two views."""
+
+    paths: tuple[str, ...]
+    down_LRI: Tensor  # noqa: N815
+    up_LOR: Tensor  # noqa: N815
+
+
+def can_merge(base: nn.Module) -> bool:
+    """Whether this layer is merged: small, on the CPU, a linear layer or a 1x1 convolution."""
+    weight = base.weight
+    if not isinstance(weight, Tensor) or weight.device.type != "cpu":
+        return False
+    if weight.numel() > MERGED_NUMBERS:
+        return False
+    if isinstance(base, nn.Conv2d):
+        return base.kernel_size == base.stride == (1, 1) and base.padding == (0, 0)
+    return isinstance(base, nn.Linear)
+
+
+class MergedBank:
+    """The updated weights of layers with equal shapes.
+
+    version: tells whether the factors have changed. While `collects` is set, the weights are
+    autograd's leaves, and `settle` turns their gradients into those of the factors.
+    """
+
+    def __init__(self, bank: Bank, bases: Sequence[nn.Module], version: Callable[[], int]) -> None:
+        self._down_LRI, self._up_LOR = bank.down_LRI.flatten(2), bank.up_LOR.flatten(2)
+        self._bases = [base.get_parameter("weight").detach().flatten(1) for base in bases]
+        self._version, self._stamp = version, -1
+        self._factors = torch.ones(len(bases), 1, 1)
+        self._weights_LOI = self._up_LOR.new_empty(
+            len(bases), self._up_LOR.shape[1], self._down_LRI.shape[2]
+        )
+        self._gradients_LOI: Tensor | None = None
+        self._leaves = [self._leaf(index, 1) for index in range(len(bases))]
+        self._spans: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def collects(self) -> bool:
+        """Whether gradients of the weights are wanted."""
+        return self._gradients_LOI is not None
+
+    @collects.setter
+    def collects(self, wanted: bool) -> None:
+        self._gradients_LOI = torch.zeros_like(self._weights_LOI) if wanted else None
+        self._spans.clear()
+        self._leaves = [self._leaf(index, 1) for index in range(len(self._bases))]
+
+    def set_factors(self, factors: Sequence[float]) -> None:
+        """Set scale * strength of each layer."""
+        self._factors = torch.tensor(factors).view(-1, 1, 1)
+        self._stamp = -1
+
+    def weight(self, index: int) -> Tensor:
+        """The updated weight (O, I) of a layer, fp32."""
+        self._refresh()
+        return self._leaves[index]
+
+    def span(self, index: int, count: int) -> Tensor:
+        """The updated weights of `count` layers one below the other, (count * O, I), fp32."""
+        self._refresh()
+        if (index, count) not in self._spans:
+            self._spans[index, count] = self._leaf(index, count)
+        return self._spans[index, count]
+
+    def _leaf(self, index: int, count: int) -> Tensor:
+        """Weights as a leaf of autograd, its gradient's place beside it where it is collected."""
+        leaf = self._weights_LOI.detach()[index : index + count].flatten(0, 1)
+        if self._gradients_LOI is not None:
+            gradient = self._gradients_LOI[index : index + count].flatten(0, 1)
+            leaf.requires_grad_(True).grad = gradient
+        return leaf
+
+    def _refresh(self) -> None:
+        if self._stamp != (version := self._version()):
+            torch.bmm(self._up_LOR * self._factors, self._down_LRI, out=self._weights_LOI)
+            for weight, base in zip(self._weights_LOI.unbind(0), self._bases, strict=True):
+                weight.add_(base)
+            self._stamp = version
+
+    def settle(self, gradients: Bank) -> None:
+        """Add the factors' gradients to `gradients`, and forget those of the weights."""
+        if self._gradients_LOI is None:
+            return
+        scaled = self._gradients_LOI.mul_(self._factors)
+        gradients.up_LOR.flatten(2).baddbmm_(scaled, self._down_LRI.transpose(1, 2))
+        gradients.down_LRI.flatten(2).baddbmm_(self._up_LOR.transpose(1, 2), scaled)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was collected and not settled."""
+        if self._gradients_LOI is not None:
+            self._gradients_LOI.zero_()
+
+
+def rows(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x @ weight.T in x's dtype, computed in fp32."""
+    return F.linear(x.float(), weight).to(x.dtype)
+
+
+def linear(x: Tensor, base: nn.Linear | nn.Conv2d, bank: MergedBank, index: int) -> Tensor:
+    """Return the adapted layer's output; x: (..., I), result (..., O), in x's dtype."""
+    return F.linear(x.float(), bank.weight(index), _exact(base.bias)).to(x.dtype)
+
+
+def convolution(x: Tensor, base: nn.Conv2d, bank: MergedBank, index: int) -> Tensor:
+    """Return the adapted 1x1 convolution's output; x: (B, I, height, width), in x's dtype.
+
+    In training computed as a linear layer over the positions, whose gradients are cheaper.
+    """
+    if not torch.is_grad_enabled():
+        weight = bank.weight(index)[..., None, None]
+        return F.conv2d(x.float(), weight, _exact(base.bias)).to(x.dtype)
+    positions = linear(x.flatten(2).transpose(1, 2), base, bank, index)
+    return positions.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def _exact(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach().float()

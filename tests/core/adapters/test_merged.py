@@ -1,0 +1,165 @@
+"""Small layers merged by the batch: equal to the plain way in output and in every gradient."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from lora_loop.core.adapters import merged
+from lora_loop.core.adapters.block_weights import BlockWeights
+from lora_loop.core.adapters.factors import FlatFactors
+from lora_loop.core.adapters.lora import LoRALayer, LoRAWeights, project
+from lora_loop.core.adapters.network import Network
+from lora_loop.core.train.placement import gradient_checkpointing
+
+
+def loss_of(unet: nn.Module, context: Tensor) -> Tensor:
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    latents = latents.to(context.dtype)
+    output = unet(latents, torch.tensor([9, 500]), context, return_dict=False)[0]
+    return output.float().square().mean()
+
+
+@pytest.fixture
+def context() -> Tensor:
+    return torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(1))
+
+
+def gradients(network: Network) -> dict[str, Tensor]:
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in network.named_parameters().items()
+    }
+
+
+def by_autograd(network: Network, unet: nn.Module, context: Tensor) -> dict[str, Tensor]:
+    """The plain way: outside of a training block every layer computes its own update."""
+    with network.attached({"unet": unet}):
+        loss_of(unet, context).backward()
+    found = gradients(network)
+    for parameter in network.named_parameters().values():
+        parameter.grad = None
+    return found
+
+
+def close(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
+    assert list(found) == list(wanted)
+    largest = max(float(g.abs().max()) for g in wanted.values())
+    for name, gradient in found.items():
+        assert_close(gradient, wanted[name], rtol=tolerance, atol=tolerance * largest, msg=name)
+
+
+def test_gradients_equal_those_of_the_plain_way(network, unet, context) -> None:
+    wanted = by_autograd(network, unet, context)
+    # one position at the deepest level has nothing to weigh: its q and k learn nothing
+    assert sum(bool(g.any()) for g in wanted.values()) == 384 - 4
+    with network.attached({"unet": unet}), network.training():
+        assert any(layer.place for layer in unet.modules() if isinstance(layer, LoRALayer))
+        network.backward(loss_of(unet, context))
+        close(gradients(network), wanted, 1e-4)
+        network.backward(loss_of(unet, context))  # gradients of micro-batches add up
+        close(gradients(network), {k: 2 * g for k, g in wanted.items()}, 1e-4)
+        network.zero_gradients()
+        assert not any(g.any() for g in gradients(network).values())
+        with gradient_checkpointing([unet], True):
+            network.backward(loss_of(unet, context))
+        close(gradients(network), wanted, 1e-4)
+    assert all(p.grad is None for p in network.named_parameters().values())
+
+
+def test_an_optimizer_of_flat_parameters_moves_every_factor(network, unet, context) -> None:
+    before = {name: p.detach().clone() for name, p in network.named_parameters().items()}
+    wanted = by_autograd(network, unet, context)
+    with network.attached({"unet": unet}), network.training():
+        flat = [p for own in network.flat_parameters().values() for p in own]
+        optimizer = torch.optim.SGD(flat, lr=0.5)
+        with torch.no_grad():
+            first = float(loss_of(unet, context))
+        network.backward(loss_of(unet, context))
+        optimizer.step()
+        with torch.no_grad():
+            assert float(loss_of(unet, context)) != first  # the merged weights follow
+        moved = {name: before[name] - 0.5 * wanted[name] for name in before}
+        close({n: p.detach() for n, p in network.named_parameters().items()}, moved, 1e-4)
+
+
+def test_loading_factors_and_strengths_reach_the_merged_weights(network, unet, context) -> None:
+    with network.attached({"unet": unet}), torch.no_grad():
+        plain = float(loss_of(unet, context))
+        network.load_parameters({name: p * 2 for name, p in network.named_parameters().items()})
+        assert float(loss_of(unet, context)) != plain
+        network.load_parameters({name: p / 2 for name, p in network.named_parameters().items()})
+        assert float(loss_of(unet, context)) == plain
+        with network.with_block_weights(BlockWeights.parse("NONE")):
+            assert float(loss_of(unet, context)) != plain
+        assert float(loss_of(unet, context)) == plain
+
+
+def test_half_precision_is_merged_in_fp32(network, unet, context) -> None:
+    wanted = by_autograd(network, unet, context)
+    half = type(unet).from_config(unet.config)
+    half.load_state_dict(unet.state_dict())
+    half.to(torch.bfloat16).requires_grad_(False)
+    with network.attached({"unet": half}), network.training():
+        network.backward(loss_of(half, context.bfloat16()))
+        found = gradients(network)
+    together = torch.cat([g.flatten() for g in found.values()])
+    aim = torch.cat([g.flatten() for g in wanted.values()])
+    assert float(torch.nn.functional.cosine_similarity(together, aim, dim=0)) > 0.99
+
+
+def test_layers_side_by_side_are_projected_in_one_product(network, unet) -> None:
+    block = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(2))
+    with network.attached({"unet": unet}), network.training():
+        layers = [unet.get_submodule(f"{block}.to_{kind}") for kind in "qkv"]
+        together = project(x, layers)
+        assert together[0]._base is not None
+        assert together[0]._base is together[2]._base
+        for found, layer in zip(together, layers, strict=True):
+            assert_close(found, layer(x))
+        with torch.no_grad():
+            for found, layer in zip(project(x, layers), layers, strict=True):
+                assert torch.equal(found, layer(x))
+    assert all(torch.equal(found, x) for found in project(x, [nn.Identity()] * 2))
+
+
+def test_what_is_merged() -> None:
+    assert merged.can_merge(nn.Linear(64, 64))
+    assert merged.can_merge(nn.Conv2d(64, 64, 1))
+    assert not merged.can_merge(nn.Conv2d(8, 8, 3))
+    assert not merged.can_merge(nn.Linear(320, 1280))
+    assert not merged.can_merge(nn.Linear(8, 8, device="meta"))
+
+
+def test_a_backward_pass_outside_of_training_is_refused(network, unet, context) -> None:
+    with network.attached({"unet": unet}), pytest.raises(RuntimeError, match="training"):
+        network.backward(loss_of(unet, context))
+
+
+def test_flat_factors_share_one_memory_and_one_version() -> None:
+    given = {
+        name: LoRAWeights(torch.full((2, 3), float(n)), torch.full((4, 2), -float(n)))
+        for n, name in enumerate("abc")
+    }
+    given["d"] = LoRAWeights(torch.ones(2, 5), torch.ones(4, 2))
+    flat = FlatFactors(given)
+    assert [bank.paths for bank in flat.banks] == [("a", "b", "c"), ("d",)]
+    assert flat.values.numel() == 3 * (6 + 8) + 10 + 8
+    for name, (down, up) in given.items():
+        assert torch.equal(flat.layers[name].down_RI, down)
+        assert torch.equal(flat.layers[name].up_OR, up)
+    before = flat.version
+    with torch.no_grad():
+        flat.layers["b"].up_OR.fill_(7)
+    assert flat.version > before
+    assert torch.equal(flat.banks[0].up_LOR[1], torch.full((4, 2), 7.0))
+    before = flat.version
+    with torch.no_grad():
+        flat.values.mul_(2)
+    assert flat.version > before
+    assert torch.equal(flat.layers["b"].up_OR, torch.full((4, 2), 14.0))
+    (bank, _) = flat.hold_gradients()
+    bank.up_LOR[2] = 3
+    assert torch.equal(flat.layers["c"].up_OR.grad, torch.full((4, 2), 3.0))
+    assert float(flat.values.grad.sum()) == 24
