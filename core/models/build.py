@@ -173,8 +173,7 @@ def fill(part: Part, checkpoint: Checkpoint, placement: Placement) -> None:
     expected = part.network.state_dict()
     for own, name in part.names.items():
         weight = _moved(checkpoint.tensor(name), placement).view(expected[own].shape)
-        low, high = torch.aminmax(weight.detach())  # five times as quick as isfinite, and keeps NaN
-        if not (torch.isfinite(low) and torch.isfinite(high)):
+        if not _is_finite(weight.detach()):
             raise CheckpointError(
                 f"{checkpoint.path}: weight {name!r} of its {part.title} is not finite as "
                 f"{placement.dtype}; the model is damaged, or needs memory.precision fp32 or bf16"
@@ -184,6 +183,13 @@ def fill(part: Part, checkpoint: Checkpoint, placement: Placement) -> None:
     part.network.load_state_dict(state, strict=True, assign=True)
     _recreate_buffers(part.network, placement.device)
     part.network.requires_grad_(False).eval()
+
+
+def _is_finite(weight: Tensor) -> bool:
+    if weight.dtype == torch.float16 and weight.device.type == "cpu":
+        return bool(torch.isfinite(weight).all())  # torch 2.1 lacks aminmax for these
+    low, high = torch.aminmax(weight)  # five times as quick as isfinite, and keeps NaN
+    return bool(torch.isfinite(low) and torch.isfinite(high))
 
 
 def use_quick_attention(unet: nn.Module, device: torch.device) -> None:
