@@ -19,7 +19,7 @@ ORDERS: dict[int, tuple[str, ...]] = {
 }
 """Vector length -> its blocks in order, as the lora-block-weight extension has them."""
 
-LENGTHS: dict[str, tuple[int, int]] = {"sd1": (17, 26), "sdxl": (12, 20)}
+LENGTHS: dict[str, tuple[int, int]] = {"sd1": (17, 26), "sd2": (17, 26), "sdxl": (12, 20)}
 """Family -> the lengths that fit it: blocks with attention only, and every block."""
 
 _EVERY = ORDERS[26]
@@ -38,7 +38,8 @@ def block_of(name: str) -> str | None:
     """Return the block of a layer ("IN04"), None where it belongs to none (time embedding, ...).
 
     name is a path ("unet.mid_block.attentions.0.proj_in") or a key of a network file
-    ("lora_unet_mid_block_attentions_0_proj_in", in diffusers' or in LDM's naming).
+    ("lora_unet_mid_block_attentions_0_proj_in", in diffusers' or in LDM's naming). The numbers are
+    the same for all families: SDXL only has fewer levels.
     """
     flat = name.replace(".", "_")
     if _TEXT_ENCODER.match(flat):

@@ -7,27 +7,44 @@ make equal files.
 """
 
 import json
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ..config.recipe import Recipe
+from .metadata_dataset import (
+    Folder,
+    bucket_info,
+    directory,
+    fitting_folders,
+    legible,
+    legible_folders,
+    subset,
+    tag_frequency,
+)
 
-TAG_LIMIT = 256 << 10  # bytes of ss_tag_frequency; whole headers must stay below 1 MiB
 _OPTIMIZERS = {"adamw": "torch.optim.adamw.AdamW"}
-_SPECS = {
-    "sd1": ("stable-diffusion-v1/lora", "diffusers", "sd_v1"),
-}
 IMPLEMENTATION = "lora-loop"
+_DIFFUSERS = "diffusers"
+_SGM = "https://github.com/Stability-AI/generative-models"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Folder:
-    """One folder of the dataset: its name, repeats, and the captions of its pictures."""
+class _Spec(NamedTuple):
+    architecture: str
+    implementation: str
+    base_version: str
 
-    name: str
-    repeats: int
-    captions: tuple[str, ...]
+
+# (family, prediction) -> what sd-scripts calls it
+_SPECS = {
+    ("sd1", "epsilon"): _Spec("stable-diffusion-v1/lora", _DIFFUSERS, "sd_v1"),
+    ("sd1", "v"): _Spec("stable-diffusion-v1/lora", _DIFFUSERS, "sd_v1_v"),
+    ("sd2", "epsilon"): _Spec("stable-diffusion-v2-512/lora", _DIFFUSERS, "sd_v2"),
+    ("sd2", "v"): _Spec("stable-diffusion-v2-768-v/lora", _DIFFUSERS, "sd_v2_v"),
+    ("sdxl", "epsilon"): _Spec("stable-diffusion-xl-v1-base/lora", _SGM, "sdxl_base_v1-0"),
+    ("sdxl", "v"): _Spec("stable-diffusion-xl-v1-base/lora", _SGM, "sdxl_base_v1-0"),
+}
+# The others have a fixed layer, and sd-scripts' users leave the setting out for them.
+_WITH_CLIP_SKIP = frozenset({"sd1"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +52,19 @@ class RunFacts:
     """What a finished or stopped run knows beside its recipe.
 
     output_name: the file's name without suffix. base_file, base_sha256, base_old_hash: the
-    checkpoint's file name and hashes (64 and 8 hex digits). buckets: (width, height, pictures seen
-    an epoch). aspect_error: mean difference between the aspect ratios of pictures and their
-    buckets. steps, epoch: taken; total_steps: planned.
+    checkpoint's file name and hashes (64 and 8 hex digits), None where it is a host's live model
+    and its file isn't known; vae_file and so on: the same of a VAE that was given apart. buckets:
+    (width, height, pictures seen an epoch). aspect_error: mean difference between the aspect
+    ratios of pictures and their buckets. steps, epoch: taken; total_steps: planned.
     """
 
     output_name: str
     family: str
     prediction: str
     zero_terminal_snr: bool
-    base_file: str
-    base_sha256: str
-    base_old_hash: str
+    base_file: str | None
+    base_sha256: str | None
+    base_old_hash: str | None
     resolution: int
     folders: tuple[Folder, ...]
     buckets: tuple[tuple[int, int, int], ...]
@@ -58,16 +76,25 @@ class RunFacts:
     total_steps: int
     precision: str
     version: str
+    vae_file: str | None = None
+    vae_sha256: str | None = None
+    vae_old_hash: str | None = None
 
 
 def training_metadata(recipe: Recipe, facts: RunFacts) -> dict[str, str]:
-    """All metadata of a trained network but its hashes, which come with the bytes."""
+    """All metadata of a trained network but its hashes, which come with the bytes.
+
+    What is not known is "None". Where folders, buckets or tags are too many for a file's header,
+    the rarest are left out, and the log says how many.
+    """
+    facts = replace(facts, folders=legible_folders(facts.folders))
+    buckets = bucket_info(facts.buckets, facts.aspect_error)
     groups = (
         _run(recipe, facts),
         _rates(recipe, facts),
         _objective(recipe, facts),
-        _data(recipe, facts),
-        _folder_mode(recipe, facts),
+        _data(recipe, facts, buckets),
+        _folder_mode(recipe, facts, buckets),
         _modelspec(recipe, facts),
     )
     return {key: _text(value) for group in groups for key, value in group.items()}
@@ -75,7 +102,6 @@ def training_metadata(recipe: Recipe, facts: RunFacts) -> dict[str, str]:
 
 def _run(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
     network = recipe.network
-    base_version = _SPECS[facts.family][2] + ("_v" if facts.prediction == "v" else "")
     return {
         "ss_output_name": facts.output_name,
         "ss_training_comment": recipe.output.comment or None,
@@ -90,13 +116,15 @@ def _run(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
         "ss_network_dropout": None,
         "ss_network_args": {},
         "ss_scale_weight_norms": None,
-        "ss_v2": False,
-        "ss_base_model_version": base_version,
+        "ss_v2": facts.family == "sd2",
+        "ss_base_model_version": _spec(facts).base_version,
         "ss_sd_model_name": facts.base_file,
         "ss_sd_model_hash": facts.base_old_hash,
         "ss_new_sd_model_hash": facts.base_sha256,
-        "ss_vae_name": None,
-        "ss_clip_skip": recipe.base.clip_skip,
+        "ss_vae_name": facts.vae_file,
+        "ss_vae_hash": facts.vae_old_hash,
+        "ss_new_vae_hash": facts.vae_sha256,
+        "ss_clip_skip": _clip_skip(recipe, facts),
         "ss_max_token_length": None,
         "ss_mixed_precision": {"fp32": "no"}.get(facts.precision, facts.precision),
         "ss_full_fp16": False,
@@ -147,18 +175,10 @@ def _objective(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
     }
 
 
-def _data(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
-    images = sum(folder.repeats * len(folder.captions) for folder in facts.folders)
-    subsets = [
-        {
-            "img_count": len(folder.captions),
-            "num_repeats": folder.repeats,
-            "image_dir": folder.name,
-            "caption_extension": recipe.dataset.caption_extension,
-            **_SUBSET,
-        }
-        for folder in facts.folders
-    ]
+def _data(recipe: Recipe, facts: RunFacts, buckets: dict[str, object]) -> dict[str, object]:
+    images = sum(folder.seen for folder in facts.folders)
+    extension = recipe.dataset.caption_extension
+    folders = fitting_folders(facts.folders, extension)
     dataset = {
         "is_dreambooth": True,
         "batch_size_per_device": recipe.training.batch_size,
@@ -167,9 +187,9 @@ def _data(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
         "resolution": [facts.resolution, facts.resolution],
         "enable_bucket": recipe.dataset.buckets,
         "bucket_no_upscale": not recipe.dataset.bucket_upscale,
-        "tag_frequency": tag_frequency(facts.folders, recipe.output.trigger),
-        "bucket_info": _bucket_info(facts),
-        "subsets": subsets,
+        "tag_frequency": tag_frequency(folders, recipe.output.trigger),
+        "bucket_info": buckets,
+        "subsets": [subset(folder, extension) for folder in folders],
     }
     return {
         "ss_num_train_images": images,
@@ -178,23 +198,11 @@ def _data(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
         "ss_num_batches_per_epoch": facts.batches_per_epoch,
         "ss_datasets": [dataset],
         "ss_tag_frequency": dataset["tag_frequency"],
-        "ss_dataset_dirs": {
-            folder.name: {"n_repeats": folder.repeats, "img_count": len(folder.captions)}
-            for folder in facts.folders
-        },
+        "ss_dataset_dirs": {folder.name: directory(folder) for folder in folders},
     }
 
 
-_SUBSET = {
-    "color_aug": False,
-    "flip_aug": False,
-    "random_crop": False,
-    "shuffle_caption": False,
-    "keep_tokens": 0,
-}
-
-
-def _folder_mode(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
+def _folder_mode(recipe: Recipe, facts: RunFacts, buckets: dict[str, object]) -> dict[str, object]:
     """The keys that sd-scripts writes for plain folders only, and that readers look at."""
     sides = [side for width, height, _ in facts.buckets for side in (width, height)]
     return {
@@ -211,65 +219,35 @@ def _folder_mode(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
         "ss_max_bucket_reso": max(sides),
         "ss_keep_tokens": 0,
         "ss_reg_dataset_dirs": {},
-        "ss_bucket_info": _bucket_info(facts),
+        "ss_bucket_info": buckets,
     }
 
 
 def _modelspec(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
-    architecture, implementation, _ = _SPECS[facts.family]
+    names = _spec(facts)
     spec = {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": architecture,
-        "modelspec.implementation": implementation,
+        "modelspec.architecture": names.architecture,
+        "modelspec.implementation": names.implementation,
         "modelspec.implementation_version": f"{IMPLEMENTATION}/{facts.version}",
         "modelspec.title": facts.output_name,
         "modelspec.resolution": f"{facts.resolution}x{facts.resolution}",
         "modelspec.prediction_type": facts.prediction,
-        "modelspec.encoder_layer": recipe.base.clip_skip,
+        "modelspec.encoder_layer": _clip_skip(recipe, facts),
         "modelspec.trigger_phrase": recipe.output.trigger,
         "modelspec.description": recipe.output.comment,
     }
-    return {key: value for key, value in spec.items() if value != ""}
+    return {key: value for key, value in spec.items() if value not in {"", None}}
 
 
-def tag_frequency(folders: tuple[Folder, ...], trigger: str) -> dict[str, dict[str, int]]:
-    """How often each comma-separated tag occurs, by folder; the rarest go where it gets too long.
-
-    Without any tag the trigger stands in, so that the WebUI has something to offer.
-    """
-    counts = {
-        folder.name: Counter(
-            tag.strip().lower()
-            for caption in folder.captions
-            for tag in caption.split(",")
-            if tag.strip()
-        )
-        for folder in folders
-    }
-    if trigger and not any(counts.values()):
-        counts = {folder.name: Counter({trigger: len(folder.captions)}) for folder in folders}
-    kept: dict[str, dict[str, int]] = {name: {} for name in counts}
-    room = TAG_LIMIT
-    ranked = sorted(
-        ((count, tag, name) for name, tags in counts.items() for tag, count in tags.items()),
-        key=lambda row: (-row[0], row[1], row[2]),
-    )
-    for count, tag, name in ranked:
-        size = len(json.dumps(tag)) * 2 + 12  # its quotes are escaped once more in the header
-        if size <= room:  # one caption without commas may be too long where others are not
-            kept[name][tag] = count
-            room -= size
-    return kept
+def _spec(facts: RunFacts) -> _Spec:
+    return _SPECS[facts.family, facts.prediction]
 
 
-def _bucket_info(facts: RunFacts) -> dict[str, object]:
-    buckets: Mapping[str, object] = {
-        str(index): {"resolution": [width, height], "count": count}
-        for index, (width, height, count) in enumerate(facts.buckets)
-    }
-    return {"buckets": buckets, "mean_img_ar_error": facts.aspect_error}
+def _clip_skip(recipe: Recipe, facts: RunFacts) -> int | None:
+    return recipe.base.clip_skip if facts.family in _WITH_CLIP_SKIP else None
 
 
 def _text(value: object) -> str:
     """sd-scripts' spelling: JSON for lists and mappings, Python's for everything else."""
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return json.dumps(value) if isinstance(value, dict | list) else legible(str(value))

@@ -1,9 +1,22 @@
-"""Stable Diffusion 1.5's adapted layers, written down by hand, and small networks to save."""
+"""The adapted layers of the families, by hand, frozen and of real models; networks to save."""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.files.network_file import Module
+
+KEYS = Path(__file__).parent / "keys"
+FAMILIES = ("sd1", "sd2", "sdxl")
 
 # Name inside a transformer block -> (inputs, outputs) at width c, with 768 text features.
 _TRANSFORMER = {
@@ -61,3 +74,97 @@ def modules() -> dict[str, Module]:
         ),
         "lora_unet_mid_block_resnets_0_conv1": (numbers(1, 4, 3, 3), numbers(5, 1, 1, 1), 1.5),
     }
+
+
+class Frozen(NamedTuple):
+    """One line of a frozen list: whether plain LoRA has the module, and its factors' shapes."""
+
+    lora: bool
+    down: tuple[int, ...]
+    up: tuple[int, ...]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers its factors hold at rank 1."""
+        return sum(torch.Size(shape).numel() for shape in (self.down, self.up))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """At rank 1, which the lists call r."""
+    return tuple(1 if side == "r" else int(side) for side in text.split(","))
+
+
+@cache
+def _frozen(family: str) -> dict[str, Frozen]:
+    lines = (KEYS / f"{family}.txt").read_text(encoding="ascii").splitlines()
+    rows = (line.split() for line in lines if not line.startswith("#"))
+    return {key: Frozen(kind == "lora", _shape(down), _shape(up)) for kind, key, down, up in rows}
+
+
+@pytest.fixture(scope="session")
+def frozen() -> Callable[[str], dict[str, Frozen]]:
+    """Family -> kohya key -> what sd-scripts makes of it: LoCon, which holds the plain LoRA."""
+    return _frozen
+
+
+def _clip(kind: type[nn.Module], layers: int, width: int) -> nn.Module:
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        projection_dim=width,
+    )
+    return kind(config)
+
+
+_UNETS = {
+    "sd1": {"cross_attention_dim": 768, "attention_head_dim": 8},
+    "sd2": {
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
+        "use_linear_projection": True,
+    },
+    "sdxl": {
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "cross_attention_dim": 2048,
+        "attention_head_dim": (5, 10, 20),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}
+_TEXT_ENCODERS = {
+    "sd1": {"text_encoder": (CLIPTextModel, 12, 768)},
+    # the 24th layer is never read, so nobody trains it
+    "sd2": {"text_encoder": (CLIPTextModel, 23, 1024)},
+    "sdxl": {
+        "text_encoder": (CLIPTextModel, 12, 768),
+        "text_encoder_2": (CLIPTextModelWithProjection, 32, 1280),
+    },
+}
+_CONVOLUTIONAL = re.compile(r"(?:resnets|downsamplers|upsamplers)\.\d+\.")
+
+
+@cache
+def _layers(family: str) -> dict[str, nn.Module]:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**_UNETS[family])
+        layers = find_targets(unet, None)
+        for part, given in _TEXT_ENCODERS[family].items():
+            for path, layer in find_targets(None, _clip(*given)).items():
+                layers[part + path.removeprefix("text_encoder")] = layer
+    for name, layer in unet.named_modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and _CONVOLUTIONAL.search(name):
+            layers[f"unet.{name}"] = layer
+    return layers
+
+
+@pytest.fixture(scope="session")
+def layers_of() -> Callable[[str], dict[str, nn.Module]]:
+    """Family -> path -> layer of a model of full width, on meta: all that LoCon adapts."""
+    return _layers

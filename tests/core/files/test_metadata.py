@@ -1,9 +1,11 @@
 """Metadata: a golden table in sd-scripts' spelling, written by hand from its sources."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
+import torch
 
 from lora_loop.core.config.recipe import (
     BaseConfig,
@@ -17,12 +19,13 @@ from lora_loop.core.config.recipe import (
     Recipe,
     TrainingConfig,
 )
-from lora_loop.core.files.metadata import (
+from lora_loop.core.files.metadata import RunFacts, training_metadata
+from lora_loop.core.files.metadata_dataset import (
+    BUCKET_LIMIT,
+    FOLDER_LIMIT,
     TAG_LIMIT,
     Folder,
-    RunFacts,
     tag_frequency,
-    training_metadata,
 )
 from lora_loop.core.files.serialise import header_bytes
 
@@ -79,6 +82,9 @@ GOLDEN = {
     "ss_sd_model_name": "v1-5 pruned.safetensors",
     "ss_sd_model_hash": "81761151",
     "ss_new_sd_model_hash": "6c" * 32,
+    "ss_vae_name": "None",
+    "ss_vae_hash": "None",
+    "ss_new_vae_hash": "None",
     "ss_clip_skip": "2",
     "ss_max_token_length": "None",
     "ss_mixed_precision": "bf16",
@@ -125,7 +131,7 @@ GOLDEN = {
     "modelspec.encoder_layer": "2",
     "modelspec.trigger_phrase": "momo",
 }
-# lora_files.md 3a; without times, the run's id, the commit, and hashes of a VAE that isn't given.
+# lora_files.md 3a; without times, the run's id and the commit.
 REQUIRED = frozenset(
     """
 ss_output_name ss_training_comment ss_seed ss_lowram ss_steps ss_epoch
@@ -134,8 +140,9 @@ ss_max_grad_norm ss_gradient_accumulation_steps ss_gradient_checkpointing ss_max
 ss_num_train_images ss_num_validation_images ss_num_reg_images ss_num_batches_per_epoch
 ss_num_epochs ss_network_module ss_network_dim ss_network_alpha ss_network_dropout ss_network_args
 ss_scale_weight_norms ss_v2 ss_base_model_version ss_sd_model_name ss_sd_model_hash
-ss_new_sd_model_hash ss_vae_name ss_clip_skip ss_max_token_length ss_mixed_precision ss_full_fp16
-ss_fp8_base ss_fp8_base_unet ss_cache_latents ss_noise_offset ss_noise_offset_random_strength
+ss_new_sd_model_hash ss_vae_name ss_vae_hash ss_new_vae_hash ss_clip_skip ss_max_token_length
+ss_mixed_precision ss_full_fp16 ss_fp8_base ss_fp8_base_unet ss_cache_latents
+ss_noise_offset ss_noise_offset_random_strength
 ss_adaptive_noise_scale ss_multires_noise_iterations ss_multires_noise_discount ss_ip_noise_gamma
 ss_ip_noise_gamma_random_strength ss_zero_terminal_snr ss_min_snr_gamma ss_debiased_estimation
 ss_loss_type ss_huber_schedule ss_huber_scale ss_huber_c ss_prior_loss_weight
@@ -214,10 +221,45 @@ def test_settings_show_in_their_keys(recipe, key, value):
         ({"prediction": "v"}, "modelspec.prediction_type", "v"),
         ({"zero_terminal_snr": True}, "ss_zero_terminal_snr", "True"),
         ({"resolution": 768}, "modelspec.resolution", "768x768"),
+        ({"base_file": None}, "ss_sd_model_name", "None"),
+        ({"base_sha256": None}, "ss_new_sd_model_hash", "None"),
+        ({"base_old_hash": None}, "ss_sd_model_hash", "None"),
+        ({"vae_file": "ft-mse.safetensors"}, "ss_vae_name", "ft-mse.safetensors"),
+        ({"vae_sha256": "73" * 32}, "ss_new_vae_hash", "73" * 32),
+        ({"vae_old_hash": "2a1b9f00"}, "ss_vae_hash", "2a1b9f00"),
     ],
 )
 def test_facts_show_in_their_keys(changes, key, value):
     assert training_metadata(RECIPE, replace(FACTS, **changes))[key] == value
+
+
+SGM = "https://github.com/Stability-AI/generative-models"
+
+
+@pytest.mark.parametrize(
+    ("family", "prediction", "values"),
+    [
+        ("sd1", "epsilon", ("stable-diffusion-v1/lora", "diffusers", "sd_v1", "False")),
+        ("sd1", "v", ("stable-diffusion-v1/lora", "diffusers", "sd_v1_v", "False")),
+        ("sd2", "epsilon", ("stable-diffusion-v2-512/lora", "diffusers", "sd_v2", "True")),
+        ("sd2", "v", ("stable-diffusion-v2-768-v/lora", "diffusers", "sd_v2_v", "True")),
+        ("sdxl", "epsilon", ("stable-diffusion-xl-v1-base/lora", SGM, "sdxl_base_v1-0", "False")),
+        ("sdxl", "v", ("stable-diffusion-xl-v1-base/lora", SGM, "sdxl_base_v1-0", "False")),
+    ],
+)
+def test_families(family, prediction, values):
+    """What the hosts tell a file's family by."""
+    metadata = training_metadata(RECIPE, replace(FACTS, family=family, prediction=prediction))
+    keys = ("modelspec.architecture", "modelspec.implementation", "ss_base_model_version", "ss_v2")
+    assert tuple(metadata[key] for key in keys) == values
+    assert metadata["modelspec.prediction_type"] == prediction
+
+
+@pytest.mark.parametrize(("family", "layer"), [("sd1", "2"), ("sd2", None), ("sdxl", None)])
+def test_only_sd1_has_a_layer_to_choose(family, layer):
+    metadata = training_metadata(RECIPE, replace(FACTS, family=family))
+    assert metadata["ss_clip_skip"] == str(layer)
+    assert metadata.get("modelspec.encoder_layer") == layer
 
 
 def test_empty_modelspec_fields_are_left_out():
@@ -245,14 +287,100 @@ def test_a_hundred_thousand_tags_leave_the_header_readable(word):
     folder = Folder(name="1_a", repeats=1, captions=("often", "often", *captions))
     metadata = training_metadata(RECIPE, replace(FACTS, folders=(folder,)))
     written = metadata["ss_tag_frequency"]
-    assert TAG_LIMIT == 256 * 1024
-    assert 10_000 < len(written) < 256 * 1024
+    in_header = len(json.dumps(written))
+    assert TAG_LIMIT - 100 < in_header < TAG_LIMIT + 100
     kept = json.loads(written)["1_a"]
     assert next(iter(kept)) == "often"  # the most frequent come first and are never dropped
     assert kept["often"] == 2
-    assert len(header_bytes({}, metadata)) < 1 << 20  # ComfyUI shows no longer one
+    assert len(header_bytes({}, metadata)) < 2 * TAG_LIMIT + 10_000
 
 
 def test_one_endless_tag_does_not_push_the_others_out():
     captions = ("x" * 300_000, "x" * 300_000, "dog")
     assert tag_frequency((Folder(name="a", repeats=1, captions=captions),), "") == {"a": {"dog": 1}}
+
+
+def sdxl_tensors(frozen) -> dict[str, torch.Tensor]:
+    """Those of the largest file: SDXL with all convolutions at rank 128, without their bytes."""
+    tensors = {}
+    for key, row in frozen("sdxl").items():
+        shapes = {"down": (128, *row.down[1:]), "up": (row.up[0], 128, *row.up[2:])}
+        for name, shape in shapes.items():
+            tensors[f"{key}.lora_{name}.weight"] = torch.empty(shape, device="meta").half()
+        tensors[f"{key}.alpha"] = torch.empty((), device="meta").half()
+    return tensors
+
+
+@pytest.mark.parametrize("letter", ["x", "犬", '"', "\\"])
+def test_the_header_stays_readable_with_thousands_of_everything(frozen, caplog, letter):
+    """ComfyUI shows no header of 1 MiB or more."""
+    captions = [f"{letter}{number}" for number in range(100_000)]
+    folders = tuple(
+        Folder(
+            name=f"{number}_{letter * 200}",
+            repeats=1,
+            captions=(letter, "", ", ".join(captions)) if number == 4321 else (letter,),
+        )
+        for number in range(5000)
+    )
+    buckets = tuple((512 + n, 512, 2 if n == 3210 else 1) for n in range(4000))
+    facts = replace(FACTS, family="sdxl", folders=folders, buckets=buckets)
+    metadata = training_metadata(section("output", comment="😀" * 20_000), facts)
+    assert len(header_bytes(sdxl_tensors(frozen), metadata)) < 1 << 20
+    directories = json.loads(metadata["ss_dataset_dirs"])
+    (dataset,) = json.loads(metadata["ss_datasets"])
+    assert 10 < len(directories) < 5000
+    assert list(directories) == [subset["image_dir"] for subset in dataset["subsets"]]
+    assert set(json.loads(metadata["ss_tag_frequency"])) == set(directories)
+    # the largest are there, in their own order, and nothing of the totals is lost
+    assert list(directories)[-1] == folders[4321].name
+    shown = json.loads(metadata["ss_bucket_info"])["buckets"]
+    assert shown["3210"] == {"resolution": [3722, 512], "count": 2}
+    assert metadata["ss_num_train_images"] == "5002"
+    assert metadata["ss_max_bucket_reso"] == "4511"
+    assert f"names {len(directories)} folders; {5000 - len(directories)} more" in caplog.text
+    assert f"names {len(shown)} buckets; {4000 - len(shown)} more" in caplog.text
+    assert " tags; " in caplog.text
+
+
+def test_no_room_is_wasted(caplog):
+    """The limits are bytes as they stand in the header, escapes and all."""
+    folders = tuple(Folder(name=f"{n}_{'犬' * 30}", repeats=1, captions=("",)) for n in range(1000))
+    buckets = tuple((64 * n, 64, 1) for n in range(1, 1001))
+    few = header_bytes({}, training_metadata(RECIPE, replace(FACTS, folders=())))
+    many = replace(FACTS, folders=folders, buckets=buckets)
+    metadata = training_metadata(section("output", trigger=""), many)
+    room = FOLDER_LIMIT + 2 * BUCKET_LIMIT
+    assert room - 2000 < len(header_bytes({}, metadata)) - len(few) < room
+    assert "tags" not in caplog.text
+
+
+def test_nothing_is_left_out_of_a_usual_dataset(caplog):
+    folders = tuple(
+        Folder(name=f"10_subject {n}", repeats=10, captions=tuple(map(str, range(50))))
+        for n in range(100)
+    )
+    metadata = training_metadata(RECIPE, replace(FACTS, folders=folders))
+    assert len(json.loads(metadata["ss_dataset_dirs"])) == 100
+    assert sum(map(len, json.loads(metadata["ss_tag_frequency"]).values())) == 5000
+    assert caplog.text == ""
+
+
+def test_names_in_another_encoding_can_be_written():
+    """Archives unpacked on Linux leave file names that are no UTF-8: lone surrogates in Python."""
+    bad = os.fsdecode(b"1_\xff") if os.name == "posix" else "1_\udcff"
+    folders = (
+        Folder(name=bad, repeats=1, captions=(f"{bad}, dog",)),
+        Folder(name="1_\udcfe", repeats=2, captions=("cat",)),
+        Folder(name="1_犬", repeats=1, captions=("",)),
+    )
+    facts = replace(FACTS, base_file=bad, vae_file=bad, output_name=bad, folders=folders)
+    metadata = training_metadata(RECIPE, facts)
+    assert b"1_?" in header_bytes({}, metadata)
+    assert metadata["ss_sd_model_name"] == metadata["ss_output_name"] == "1_?"
+    directories = json.loads(metadata["ss_dataset_dirs"])
+    assert list(directories) == ["1_?", "1_? (2)", "1_犬"]
+    assert directories["1_? (2)"]["n_repeats"] == 2
+    tags = json.loads(metadata["ss_tag_frequency"])
+    assert tags == {"1_?": {"1_?": 1, "dog": 1}, "1_? (2)": {"cat": 1}, "1_犬": {}}
+    assert "\\ud" not in "".join(metadata.values())
