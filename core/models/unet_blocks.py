@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..adapters.lora import project
 
@@ -131,8 +132,7 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, source: Any, kernel: AttentionKernel = fused_attention) -> None:
         super().__init__()
-        self.gradient_checkpointing = False  # diffusers sets these two on modules that have them
-        self._gradient_checkpointing_func: Any = None
+        self.gradient_checkpointing = False  # diffusers sets it on every module that has it
         self.kernel = kernel
         self.norm, self.proj_in, self.proj_out = source.norm, source.proj_in, source.proj_out
         self.transformer_blocks = nn.ModuleList(map(TransformerBlock, source.transformer_blocks))
@@ -156,7 +156,7 @@ class SpatialTransformer(nn.Module):
 
     def _run(self, block: nn.Module, x: Tensor, context: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(block, x, context, self.kernel)
+            return checkpoint(block, x, context, self.kernel, use_reentrant=False)
         return block(x, context, self.kernel)
 
 
