@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MERGED_NUMBERS = 1 << 15
+MERGED_NUMBERS = 1 << 17
 """Weights up to this many numbers are merged (measured on CPUs, rank 16)."""
 
 
