@@ -63,9 +63,10 @@ def block_weights(block: Any) -> BlockWeights | None:
         merged_weight((net[0].proj,), biased=True),
         merged_weight((net[2],), biased=True),
     ]
-    qkv, out1, q2, kv2, out2, ff1, ff2 = found
-    if any(weight is None for weight in found):
+    merged = [weight for weight in found if weight is not None]
+    if len(merged) < len(found):
         return None
+    qkv, out1, q2, kv2, out2, ff1, ff2 = merged
     return BlockWeights(
         first.heads,
         (_Norm.of(block.norm1), _Norm.of(block.norm2), _Norm.of(block.norm3)),
@@ -152,7 +153,7 @@ def _norm_back(grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, norm: _Norm)
     )[0]
 
 
-def _back(grad: Tensor, x: Tensor, weight: Tensor, wanted: bool = True) -> Any:
+def _back(grad: Tensor, x: Tensor, weight: Any, wanted: bool = True) -> Any:
     """Collect the gradient of a merged weight, and return that of x where it is wanted."""
     rows = grad.reshape(-1, grad.shape[-1])
     weight.grad.addmm_(rows.t(), x.reshape(-1, x.shape[-1]))

@@ -39,7 +39,8 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Attention in torch's fused kernel: never holds the (N, N) scores where one is at hand."""
-    mixed = F.scaled_dot_product_attention(*(_split(x, heads) for x in (q, k, v)))
+    q, k, v = (_split(x, heads) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v)
     return mixed.transpose(1, 2).flatten(2)
 
 
@@ -54,6 +55,7 @@ class Attention(nn.Module):
     def __init__(self, source: Any) -> None:
         super().__init__()
         self.heads: int = source.heads
+        self.channels: int = source.to_q.weight.shape[0]
         self.to_q, self.to_k, self.to_v = source.to_q, source.to_k, source.to_v
         self.to_out = nn.ModuleList([source.to_out[0]])
 
@@ -181,7 +183,7 @@ def use_lean_modules(unet: nn.Module) -> None:
 def head_size(unet: nn.Module) -> int:
     """Channels of the largest attention head in a U-Net with our transformers."""
     sizes = (
-        module.to_out[0].weight.shape[0] // module.heads
+        module.channels // module.heads
         for module in unet.modules()
         if isinstance(module, Attention)
     )

@@ -149,19 +149,19 @@ def test_flat_factors_share_one_memory_and_one_version() -> None:
     assert [bank.paths for bank in flat.banks] == [("a", "b", "c"), ("d",)]
     assert flat.values.numel() == 3 * (6 + 8) + 10 + 8
     for name, (down, up) in given.items():
-        assert torch.equal(flat.layers[name].down_RI, down)
-        assert torch.equal(flat.layers[name].up_OR, up)
+        assert torch.equal(flat.layers[name].down, down)
+        assert torch.equal(flat.layers[name].up, up)
     before = flat.version
     with torch.no_grad():
-        flat.layers["b"].up_OR.fill_(7)
+        flat.layers["b"].up.fill_(7)
     assert flat.version > before
     assert torch.equal(flat.banks[0].up_LOR[1], torch.full((4, 2), 7.0))
     before = flat.version
     with torch.no_grad():
         flat.values.mul_(2)
     assert flat.version > before
-    assert torch.equal(flat.layers["b"].up_OR, torch.full((4, 2), 14.0))
+    assert torch.equal(flat.layers["b"].up, torch.full((4, 2), 14.0))
     (bank, _) = flat.hold_gradients()
     bank.up_LOR[2] = 3
-    assert torch.equal(flat.layers["c"].up_OR.grad, torch.full((4, 2), 3.0))
+    assert torch.equal(flat.layers["c"].up.grad, torch.full((4, 2), 3.0))
     assert float(flat.values.grad.sum()) == 24

@@ -82,6 +82,7 @@ def trained_gradients(unet: nn.Module, context: Tensor) -> tuple[dict[str, Tenso
     with network.attached({"unet": unet}), network.training():
         network.backward(unet(latents, timestep, context).sample.square().mean())
         found = {name: p.grad.clone() for name, p in network.named_parameters().items()}
+    assert context.grad is not None
     return found, context.grad
 
 
