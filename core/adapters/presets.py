@@ -51,7 +51,7 @@ PRESETS: dict[str, tuple[float, ...]] = _table(_BUILT_IN) | _table(_ARTLAB, "Art
 
 
 def preset_names(family: str = "sd1") -> tuple[str, ...]:
-    """Return the names that mean something for a family of models ("sd1", "sdxl")."""
-    if family == "sd1":
+    """Return the names that mean something for a family of models ("sd1", "sd2", "sdxl")."""
+    if family != "sdxl":
         return tuple(PRESETS)
     return tuple(name for name in PRESETS if name.rpartition("/")[2] not in _FOR_SD1_ONLY)

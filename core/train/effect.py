@@ -36,6 +36,11 @@ def open_network(base: BaseModel, path: Path) -> Network:
             "that it was trained on"
         )
     weights = {paths[key]: AdapterWeights(*module) for key, module in file.modules.items()}
+    if len(weights) < len(file.modules):
+        raise FileError(
+            f"{path} adapts {len(file.modules) - len(weights)} layers twice, by two spellings of "
+            "their names: it is no whole LoRA; make it anew with the tool that wrote it"
+        )
     return Network.from_weights(targets, weights)
 
 
