@@ -38,27 +38,30 @@ class FlatFactors:
             by_shape.setdefault((down.shape, up.shape), []).append(path)
         device = next(iter(factors.values())).down_RI.device
         count = sum(down.numel() + up.numel() for down, up in factors.values())
-        self.values = nn.Parameter(torch.empty(count, device=device))
-        self._flat = self.values.detach()
-        self.banks = tuple(self._cut(self._flat, by_shape))
-        self.layers: dict[str, LayerFactors] = {}
-        for bank in self.banks:
-            for index, path in enumerate(bank.paths):
-                down, up = bank.down_LRI[index], bank.up_LOR[index]
-                down.copy_(factors[path].down_RI)
-                up.copy_(factors[path].up_OR)
-                self.layers[path] = LayerFactors(nn.Parameter(down), nn.Parameter(up))
         self._shapes = by_shape
+        self._gradient: Tensor | None = None
+        self.layers: dict[str, LayerFactors] = {}
+        # hosts run under inference mode, whose tensors can't be trained
+        with torch.inference_mode(False), torch.no_grad():
+            self.values = nn.Parameter(torch.empty(count, device=device))
+            self._flat = self.values.detach()
+            self.banks = tuple(self._cut(self._flat, by_shape))
+            for bank in self.banks:
+                for index, path in enumerate(bank.paths):
+                    down, up = bank.down_LRI[index], bank.up_LOR[index]
+                    down.copy_(factors[path].down_RI)
+                    up.copy_(factors[path].up_OR)
+                    self.layers[path] = LayerFactors(nn.Parameter(down), nn.Parameter(up))
 
     @property
     def version(self) -> int:
-        """A number that changes when a factor is written to, but by a fused optimizer."""
+        """A number that changes when a factor is written to in place, but by a fused optimizer."""
         return self._flat._version  # noqa: SLF001  (torch has no public name for it)
 
     def hold_gradients(self) -> list[Bank]:
         """Give `values` a gradient of zeros, and each layer its views of it; those by bank."""
         gradient = torch.zeros_like(self._flat)
-        self.values.grad = gradient
+        self.values.grad = self._gradient = gradient
         banks = list(self._cut(gradient, self._shapes))
         for bank in banks:
             for index, path in enumerate(bank.paths):
@@ -68,9 +71,31 @@ class FlatFactors:
 
     def drop_gradients(self) -> None:
         """Take all gradients away."""
-        self.values.grad = None
+        self.values.grad = self._gradient = None
         for down, up in self.layers.values():
             down.grad = up.grad = None
+
+    def by_name(self, flat: Tensor) -> dict[str, Tensor]:
+        """Cut a tensor of the size of `values` as it is cut: views by "<path>.down" and ".up"."""
+        views = {}
+        for bank in self._cut(flat, self._shapes):
+            for index, path in enumerate(bank.paths):
+                views[f"{path}.down"] = bank.down_LRI[index]
+                views[f"{path}.up"] = bank.up_LOR[index]
+        return views
+
+    def require_in_place(self) -> None:
+        """Raise RuntimeError unless layers and gradients still are views of the flat tensors."""
+        if self.values.grad is not self._gradient:
+            raise RuntimeError("the gradients of a network are its own: end a step by after_step()")
+        storage = self._flat.untyped_storage().data_ptr()
+        if any(
+            f.untyped_storage().data_ptr() != storage for own in self.layers.values() for f in own
+        ):
+            raise RuntimeError(
+                "the base model was moved or cast while a network is attached to it, and took the "
+                "network's factors along; detach the network first"
+            )
 
     @staticmethod
     def _cut(

@@ -91,7 +91,7 @@ class LoRALayer(nn.Module):
     between two calls; at 0 the base's own output is returned untouched. The factors are the tensors
     given (a Parameter is shared, not copied) and may be of a wider dtype than the base: they are
     cast for the computation, and their gradients come back in their own dtype. `place`: where a
-    network keeps this layer's updated weight, for small layers.
+    network keeps this layer's updated weight, for small layers; they compute in fp32 with it.
     """
 
     place: tuple[merged.MergedBank, int] | None = None
@@ -123,12 +123,18 @@ class LoRALayer(nn.Module):
             return self.base(x)
         dtype = updates.autocast_dtype(x.device.type)
         if dtype is None:
-            if self.place is not None and (self.place[0].collects or not torch.is_grad_enabled()):
-                return self._merged(x, *self.place)
             dtype = self.weight.dtype
+            if self.place is not None and self._is_merged(self.place[0], dtype):
+                return self._merged(x, *self.place)
         else:
             x = x.to(dtype)
         return self._update(x, self.down.to(dtype), self.up.to(dtype), factor)
+
+    def _is_merged(self, bank: merged.MergedBank, dtype: torch.dtype) -> bool:
+        """In training; without gradients only in fp32, so that no update is the base to the bit."""
+        if torch.is_grad_enabled():
+            return bank.collects
+        return dtype == torch.float32
 
     def _update(self, x: Tensor, down: Tensor, up: Tensor, factor: float) -> Tensor:
         raise NotImplementedError

@@ -7,7 +7,9 @@ factors; a layer's forward pass then is the base's own. The backward pass collec
 the updated weights, and one batched product turns them into those of the factors.
 
 Computed in fp32 whatever the base's precision: a sum in half precision rounds small updates away.
-The small weights are held a second time for that, some megabytes.
+The small weights are held three times more for that: as they are, updated, and their gradients;
+10 MB each for the embedded model. They are taken when the network is attached: a base whose weights
+change needs the network attached anew.
 
 Shape suffixes: L layers, R rank, I inputs of a layer, O its outputs.
 """
@@ -33,12 +35,15 @@ class Bank(NamedTuple):
     up_LOR: Tensor  # noqa: N815
 
 
+_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+
+
 def can_merge(base: nn.Module) -> bool:
     """Whether this layer is merged: small, on the CPU, a linear layer or a 1x1 convolution."""
     weight = base.weight
     if not isinstance(weight, Tensor) or weight.device.type != "cpu":
         return False
-    if weight.numel() > MERGED_NUMBERS:
+    if weight.numel() > MERGED_NUMBERS or weight.dtype not in _DTYPES:
         return False
     if isinstance(base, nn.Conv2d):
         return base.kernel_size == base.stride == (1, 1) and base.padding == (0, 0)
@@ -57,7 +62,7 @@ class MergedBank:
         weights = [base.get_parameter("weight").detach().flatten(1).float() for base in bases]
         self._bases_LOI = torch.stack(weights)
         self._version, self._stamp = version, -1
-        self._factors = torch.ones(len(bases), 1, 1)
+        self._multipliers = torch.ones(len(bases), 1, 1)
         self._weights_LOI = self._up_LOR.new_empty(
             len(bases), self._up_LOR.shape[1], self._down_LRI.shape[2]
         )
@@ -76,9 +81,16 @@ class MergedBank:
         self._spans.clear()
         self._leaves = [self._leaf(index, 1) for index in range(len(self._bases_LOI))]
 
-    def set_factors(self, factors: Sequence[float]) -> None:
-        """Set scale * strength of each layer."""
-        self._factors = torch.tensor(factors).view(-1, 1, 1)
+    def set_multipliers(self, multipliers: Sequence[float]) -> None:
+        """Set scale * strength of each layer.
+
+        In training they must be the same in the forward pass, its backward pass and `settle`; a
+        preview in between puts them back.
+        """
+        chosen = torch.tensor(multipliers).view(-1, 1, 1)
+        if torch.equal(chosen, self._multipliers):
+            return
+        self._multipliers = chosen
         self._stamp = -1
 
     def weight(self, index: int) -> Tensor:
@@ -103,7 +115,7 @@ class MergedBank:
 
     def _refresh(self) -> None:
         if self._stamp != (version := self._version()):
-            up_LOR = self._up_LOR * self._factors  # noqa: N806
+            up_LOR = self._up_LOR * self._multipliers  # noqa: N806
             torch.baddbmm(self._bases_LOI, up_LOR, self._down_LRI, out=self._weights_LOI)
             self._stamp = version
 
@@ -111,7 +123,7 @@ class MergedBank:
         """Add the factors' gradients to `gradients`, and forget those of the weights."""
         if self._gradients_LOI is None:
             return
-        scaled = self._gradients_LOI.mul_(self._factors)
+        scaled = self._gradients_LOI.mul_(self._multipliers)
         gradients.up_LOR.flatten(2).baddbmm_(scaled, self._down_LRI.transpose(1, 2))
         gradients.down_LRI.flatten(2).baddbmm_(self._up_LOR.transpose(1, 2), scaled)
         scaled.zero_()

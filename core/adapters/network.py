@@ -118,6 +118,13 @@ class Network:
         """Return the factors of each part as an optimizer sees them: one flat tensor."""
         return {part: [flat.values] for part, flat in self._factors.items()}
 
+    def cut(self, part: str, flat: Tensor) -> dict[str, Tensor]:
+        """Return the views of one number for each of a part's factors, by factor name.
+
+        flat: what an optimizer holds beside that part's flat tensor, and of its size.
+        """
+        return self._factors[part].by_name(flat)
+
     def count_parameters(self) -> int:
         """Return how many numbers are trained."""
         return sum(parameter.numel() for parameter in self.named_parameters().values())
@@ -133,9 +140,11 @@ class Network:
                     f"{name} has shape {tuple(tensors[name].shape)}; this network's has "
                     f"{tuple(parameter.shape)}. Rank and base model must be the same."
                 )
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(tensors[name])
+        for merged in self._merged():
+            merged.renew()
 
     def blocks(self) -> tuple[str, ...]:
         """Return the blocks that hold adapters, in the order of a block-weight vector."""
@@ -159,11 +168,15 @@ class Network:
             _check_fit(path, base, weights)
             factors = LoRAWeights(*adapter.factors)
             layers[path] = wrap(base, factors, weights.scale, self._strength.of(path))
-        for path, layer in layers.items():
-            self._borrowed.append(slots[path])
-            setattr(slots[path].parent, slots[path].name, layer)
         self._layers = layers
-        self._merge_small_layers()
+        try:
+            self._merge_small_layers()
+            for path, layer in layers.items():
+                self._borrowed.append(slots[path])
+                setattr(slots[path].parent, slots[path].name, layer)
+        except BaseException:
+            self.detach()
+            raise
 
     def detach(self) -> None:
         """Put the base model's own layers back; without effect where nothing is attached."""
@@ -199,13 +212,13 @@ class Network:
     def training(self) -> Iterator[None]:
         """Hold gradients for the length of a with block, in which `backward` may be called.
 
-        To be entered while the network is attached.
+        To be entered while the network is attached. Inside of it strengths stay as they are,
+        gradients come from `backward` and go by `after_step`.
         """
-        gradients = {part: flat.hold_gradients() for part, flat in self._factors.items()}
-        self._gradients = gradients
-        for merged in self._merged():
-            merged.collects = True
         try:
+            self._gradients = {part: flat.hold_gradients() for part, flat in self._factors.items()}
+            for merged in self._merged():
+                merged.collects = True
             yield
         finally:
             self._gradients = {}
@@ -215,9 +228,14 @@ class Network:
                 flat.drop_gradients()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to those that the factors hold."""
+        """Add the gradients of a loss to those that the factors hold.
+
+        RuntimeError outside of training(), and where the factors or their gradients were moved.
+        """
         if not self._gradients:
             raise RuntimeError("a network's backward pass needs its training() block")
+        for flat in self._factors.values():
+            flat.require_in_place()
         loss.backward()
         for part, gradients in self._gradients.items():
             for bank in gradients:
@@ -269,7 +287,7 @@ class Network:
         for banks in self._banks.values():
             for paths, merged in banks.items():
                 layers = (self._layers[path] for path in paths)
-                merged.set_factors([layer.scale * layer.strength for layer in layers])
+                merged.set_multipliers([layer.scale * layer.strength for layer in layers])
 
     def weights(self) -> dict[str, AdapterWeights]:
         """Return the factors as they are now, without a copy and without gradients."""

@@ -210,9 +210,9 @@ def _module(path: Path, name: str, tensors: Mapping[str, Tensor]) -> Module:
 
 def _fit(down: Tensor, up: Tensor) -> bool:
     """Whether they are (R, I) and (O, R), or those of a convolution: (R, I, h, w), (O, R, 1, 1)."""
-    dims = {down.dim(), up.dim()}
     return (
-        dims <= {2, 4}
+        down.dim() == up.dim()
+        and down.dim() in {2, 4}
         and up.shape[1] == down.shape[0]
         and up.numel() == up.shape[0] * up.shape[1]
         and bool(down.numel() and up.numel())

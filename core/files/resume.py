@@ -22,7 +22,7 @@ from .safetensors_file import read_header
 from .serialise import content_hash, write_file
 from .tensor_file import FormatError
 
-FORMAT = "lora-loop resume state 2"
+FORMAT = "lora-loop resume state 3"
 _SHA = "sha256"  # of the file as it is without this entry
 _BOUND_TO = {"recipe": "the recipe", "dataset": "the dataset", "base": "the base model"}
 
@@ -95,6 +95,7 @@ def load_state(network: Path) -> ResumeState | None:
     for path in state_paths(network):
         if not _is_there(path):
             continue
+        _require_readable(path)
         try:
             state = _read(path)
         except FileError as error:
@@ -121,6 +122,17 @@ def _is_there(path: Path) -> bool:
             f"{path} can't be looked for ({error.strerror or error}); choose another output.folder"
         ) from error
     return True
+
+
+def _require_readable(path: Path) -> None:
+    """A file that can't be opened just now is not a damaged one: nothing is renamed."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise FileError(
+            f"{path} can't be read ({error.strerror or error}); make it readable and go on again"
+        ) from error
 
 
 def _set_aside(damaged: Path) -> None:

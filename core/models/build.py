@@ -172,7 +172,8 @@ def fill(part: Part, checkpoint: Checkpoint, placement: Placement) -> None:
     state = {}
     expected = part.network.state_dict()
     for own, name in part.names.items():
-        weight = _moved(checkpoint.tensor(name), placement).view(expected[own].shape)
+        weight = checkpoint.tensor(name).to(placement.device, placement.dtype)
+        weight = weight.view(expected[own].shape)
         if not _is_finite(weight.detach()):
             raise CheckpointError(
                 f"{checkpoint.path}: weight {name!r} of its {part.title} is not finite as "
@@ -224,11 +225,6 @@ def _wrong_shapes(checkpoint: Checkpoint, part: Part) -> list[str]:
         if shape != wanted and not (part.as_linear(own) and shape == (*wanted, 1, 1)):
             wrong.append(f"{name} {list(shape)} instead of {list(wanted)}")
     return wrong
-
-
-def _moved(stored: Tensor, placement: Placement) -> Tensor:
-    """Copy: a mapped file may be replaced while we train, and its tensors lie unaligned."""
-    return stored.to(device=placement.device, dtype=placement.dtype, copy=True)
 
 
 def _computed(expected: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ..files.tensor_file import (
     DTYPES,
+    MAX_DIMS,
     FormatError,
     Place,
     Stamp,
@@ -114,7 +115,7 @@ def _span(file: BinaryIO, record: zipfile.ZipInfo, stamp: Stamp) -> _Span:
         raise FormatError(
             f"has a compressed or encrypted record ({shown(record.filename)}), unlike torch.save"
         )
-    if record.header_offset < 0:
+    if not 0 <= record.header_offset < stamp.size:
         raise _damaged(f"its record {shown(record.filename)} lies nowhere")
     file.seek(record.header_offset)
     header = file.read(_LOCAL_HEADER)
@@ -200,7 +201,8 @@ def _place(name: str, stored: Stored, spans: Mapping[str, _Span]) -> Place:
 
 
 def _counts(name: str, values: Any) -> tuple[int, ...]:
-    if not isinstance(values, (tuple, list)) or not all(map(is_count, values)):
+    is_row = isinstance(values, (tuple, list)) and len(values) <= MAX_DIMS
+    if not is_row or not all(map(is_count, values)):
         raise _damaged(f"tensor {shown(name)} has a shape that cannot be")
     return tuple(values)
 

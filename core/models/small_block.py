@@ -37,7 +37,7 @@ class _Norm(NamedTuple):
         return cls(norm.weight.float(), norm.bias.float(), norm.eps)
 
 
-class BlockWeights(NamedTuple):
+class BlockTensors(NamedTuple):
     """All weights of a block: merged ones, which collect their gradients, and frozen biases."""
 
     heads: int
@@ -51,7 +51,7 @@ class BlockWeights(NamedTuple):
     ff2: tuple[Tensor, Tensor]
 
 
-def block_weights(block: Any) -> BlockWeights | None:
+def block_tensors(block: Any) -> BlockTensors | None:
     """The weights of a transformer block whose layers are all merged and trained, else None."""
     first, second, net = block.attn1, block.attn2, block.ff.net
     found = [
@@ -66,8 +66,12 @@ def block_weights(block: Any) -> BlockWeights | None:
     merged = [weight for weight in found if weight is not None]
     if len(merged) < len(found):
         return None
+    biased = (first.to_out[0], second.to_out[0], net[0].proj, net[2])
+    norms = (block.norm1, block.norm2, block.norm3)
+    if any(module.bias is None for module in (*biased, *norms)):
+        return None
     qkv, out1, q2, kv2, out2, ff1, ff2 = merged
-    return BlockWeights(
+    return BlockTensors(
         first.heads,
         (_Norm.of(block.norm1), _Norm.of(block.norm2), _Norm.of(block.norm3)),
         qkv,
@@ -80,7 +84,7 @@ def block_weights(block: Any) -> BlockWeights | None:
     )
 
 
-def small_block(x: Tensor, context: Tensor, weights: BlockWeights) -> Tensor:
+def small_block(x: Tensor, context: Tensor, weights: BlockTensors) -> Tensor:
     """Return the block's output (B, N, C) in x's dtype; x: (B, N, C), context: (B, M, E)."""
     return _Block.apply(x.float(), context.float(), weights.qkv, weights).to(x.dtype)
 
@@ -88,7 +92,7 @@ def small_block(x: Tensor, context: Tensor, weights: BlockWeights) -> Tensor:
 class _Block(Function):
     @staticmethod
     def forward(
-        ctx: Any, x0: Tensor, context: Tensor, _anchor: Tensor, weights: BlockWeights
+        ctx: Any, x0: Tensor, context: Tensor, _anchor: Tensor, weights: BlockTensors
     ) -> Tensor:
         w, heads = weights, weights.heads
         n1, mean1, rstd1 = _norm(x0, w.norms[0])
@@ -118,7 +122,7 @@ class _Block(Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (the decorator's typing)
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
-        w: BlockWeights = ctx.weights
+        w: BlockTensors = ctx.weights
         saved = ctx.saved_tensors
         context, x0, n1, mean1, rstd1, q1, k1, v1, p1, o1 = saved[:10]
         x1, n2, mean2, rstd2, q2, k2, v2, p2, o2 = saved[10:19]

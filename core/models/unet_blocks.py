@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..adapters.lora import project
-from .small_block import block_weights, small_block
+from .small_block import block_tensors, small_block
+
+_UNKNOWN = ("attention_mask", "encoder_attention_mask", "class_labels", "cross_attention_kwargs")
 
 # q, k, v, each (B, positions, C), and the number of heads -> (B, positions of q, C)
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -104,10 +106,10 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, kernel: AttentionKernel) -> Tensor:
         """(B, N, C) to (B, N, C); context: (B, M, C of the text)."""
-        if torch.is_grad_enabled():
-            weights = block_weights(self)
-            if weights is not None:
-                return small_block(x, context, weights)
+        if kernel is plain_attention and torch.is_grad_enabled():
+            tensors = block_tensors(self)
+            if tensors is not None:
+                return small_block(x, context, tensors)
         x = x + self.attn1(self.norm1(x), None, kernel)
         x = x + self.attn2(self.norm2(x), context, kernel)
         return x + self.ff(self.norm3(x))
@@ -145,8 +147,14 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(map(TransformerBlock, source.transformer_blocks))
         self.is_linear = isinstance(source.proj_in, nn.Linear)
 
-    def forward(self, x: Tensor, encoder_hidden_states: Tensor, **_: Any) -> tuple[Tensor]:
-        """Transform (B, C, h, w) by encoder_hidden_states (B, M, C of the text)."""
+    def forward(self, x: Tensor, encoder_hidden_states: Tensor, **others: Any) -> tuple[Tensor]:
+        """Transform (B, C, h, w) by encoder_hidden_states (B, M, C of the text).
+
+        others: what diffusers hands on beside them, none of which is known here but as None.
+        """
+        given = [name for name in _UNKNOWN if others.get(name) is not None]
+        if given:
+            raise ValueError(f"these transformers do not know {', '.join(given)}")
         shape, bypass = x.shape, x
         x = self.norm(x)
         if self.is_linear:

@@ -32,6 +32,7 @@ _KINDS = {
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",  # counted in bytes
 }
+_MOST_WORK = 10_000_000  # values; a checkpoint of ten thousand tensors has some hundred thousand
 _NO_CODE = frozenset(
     {
         ("__builtin__", "set"),
@@ -131,6 +132,7 @@ class _Machine:
         self.storages: dict[str, Storage] = {}
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._work = 0  # values that calls have walked through
 
     def take(self, name: str, argument: Any) -> None:
         """Do one opcode."""
@@ -229,6 +231,9 @@ class _Machine:
         values, call = self.pop(), self.pop()
         if not isinstance(call, Global) or not isinstance(values, tuple):
             raise ValueError("a call of what is no name")
+        self._work += sum(len(value) for value in values if isinstance(value, (list, tuple, dict)))
+        if self._work > _MOST_WORK:
+            raise ValueError("more work than any checkpoint is")
         self._stack.append(_CALLS.get(call, _unused)(*values))
 
     def storage(self) -> None:

@@ -1,6 +1,5 @@
 """One training: its position, factors and optimizer, moved on by whole optimizer steps."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ from ..adapters.network import Network
 from ..config.recipe import Recipe
 from ..data.batches import Batch, BatchPlan
 from ..diffusion.schedule import scaled_linear
-from ..errors import TrainerError
+from ..errors import FileError, TrainerError
 from ..models.base_model import BaseModel
 from .lr import lr_factor
 from .optimizers import make_optimizer
@@ -99,27 +98,25 @@ class Trainer:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The optimizer's moments by factor name and the loss scale, to be put back exactly."""
-        tensors = {
-            f"optimizer.{key}.{name}": value
-            for name, parameter in self._by_name()
-            for key, value in self._optimizer.state[parameter].items()
-        }
+        tensors = {}
+        for part, (flat,) in self._network.flat_parameters().items():
+            for key, value in self._optimizer.state[flat].items():
+                if value.shape == flat.shape:
+                    cut = self._network.cut(part, value)
+                    tensors.update({f"optimizer.{key}.{name}": v for name, v in cut.items()})
+                else:
+                    tensors[f"optimizer.{key}.{part}"] = value
         for key, value in self._scaler.state_dict().items():
             tensors[f"scaler.{key}"] = torch.tensor(float(value), dtype=torch.float64)
         return tensors
 
+    @torch.no_grad()
     def restore(self, step: int, images: int, tensors: dict[str, Tensor]) -> None:
         """Go back to a saved position. The factors themselves are the network's to restore."""
         self.step, self.images = step, images
-        for name, parameter in self._by_name():
-            state = {}
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                value = tensors.get(f"optimizer.{key}.{name}")
-                if value is not None:
-                    on_host = key == "step" and self._device.type == "cpu"
-                    state[key] = value.clone() if on_host else value.to(parameter.device).clone()
-            if state:
-                self._optimizer.state[parameter] = state
+        if any(name.startswith("optimizer.") for name in tensors):
+            for part, (flat,) in self._network.flat_parameters().items():
+                self._optimizer.state[flat] = self._moments(part, flat, tensors)
         scale = {
             key.removeprefix("scaler."): value.item()
             for key, value in tensors.items()
@@ -130,11 +127,21 @@ class Trainer:
             scale["growth_interval"] = int(scale["growth_interval"])
             self._scaler.load_state_dict(scale)
 
-    def _by_name(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """What the optimizer moves, under names that stay."""
-        for part, parameters in self._network.flat_parameters().items():
-            for number, parameter in enumerate(parameters):
-                yield f"{part}.{number}", parameter
+    def _moments(self, part: str, flat: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One part's state of the optimizer, put together from what was saved by name."""
+        try:
+            step = tensors[f"optimizer.step.{part}"].clone()
+            state = {"step": step if self._device.type == "cpu" else step.to(self._device)}
+            for key in ("exp_avg", "exp_avg_sq"):
+                state[key] = torch.empty_like(flat)
+                for name, view in self._network.cut(part, state[key]).items():
+                    view.copy_(tensors[f"optimizer.{key}.{name}"])
+        except (KeyError, RuntimeError) as error:
+            raise FileError(
+                f"the resume state does not hold this network's optimizer ({error}); start with "
+                "--restart"
+            ) from error
+        return state
 
     def _loss(self, batch: Batch, micro: int) -> Tensor:
         means, stds = zip(*(self._data.latents[index] for index in batch.indices), strict=True)

@@ -108,7 +108,7 @@ def test_the_backward_pass_by_hand_gives_autograds_gradients(
     with gradient_checkpointing([own], checkpointed):
         found, found_context = trained_gradients(own, context)
     assert len(calls) == 16 * (1 + checkpointed)
-    monkeypatch.setattr(unet_blocks, "block_weights", lambda _block: None)
+    monkeypatch.setattr(unet_blocks, "block_tensors", lambda _block: None)
     wanted, wanted_context = trained_gradients(own, context)
     assert len(calls) == 16 * (1 + checkpointed)
     assert_close(found_context, wanted_context, rtol=1e-4, atol=1e-6)
@@ -119,6 +119,7 @@ def test_the_backward_pass_by_hand_gives_autograds_gradients(
 
 def test_a_block_whose_strength_is_zero_is_not_merged(calls) -> None:
     own = lean(make_unet())
+    set_attention(own, plain_attention)
     config = NetworkConfig(rank=2, alpha=2, text_encoder=False)
     network = Network.create(find_targets({"unet": own}), config, seed=2)
     with network.attached({"unet": own}), network.training():
