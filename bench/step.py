@@ -7,6 +7,10 @@ trainer of adapters must at least do. Our step is everything the loop does for o
 draws, noisy latents, U-Net with adapters on its 192 layers, loss, backward, clipping, AdamW.
 Both run with glibc's stock allocator and with the run's own setting (`memory.keep_memory`).
 The medians and their ratio are printed and, with --output, written as JSON with the machine named.
+
+What to expect: the arithmetic of a rank-16 update is a few percent of SD 1.5's U-Net, but 27 % of the
+embedded model's (forward, both gradients; its layers are only 64 and 128 wide), which is why its
+ratio is above 1.1 although our blocks compute the base itself quicker than diffusers' do.
 """
 
 import argparse
