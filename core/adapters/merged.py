@@ -23,8 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MERGED_NUMBERS = 1 << 17
-"""Weights up to this many numbers are merged (measured on CPUs, rank 16)."""
+MERGED_NUMBERS, MERGED_WIDTH = 1 << 17, 128
+"""Weights of up to so many numbers and so narrow on one side are merged (CPUs, rank 16).
+
+For wider ones a weight's gradient is more arithmetic than the thin products are.
+"""
 
 
 class Bank(NamedTuple):
@@ -43,7 +46,9 @@ def can_merge(base: nn.Module) -> bool:
     weight = base.weight
     if not isinstance(weight, Tensor) or weight.device.type != "cpu":
         return False
-    if weight.numel() > MERGED_NUMBERS or weight.dtype not in _DTYPES:
+    if weight.dtype not in _DTYPES:
+        return False
+    if weight.numel() > MERGED_NUMBERS or min(weight.shape[:2]) > MERGED_WIDTH:
         return False
     if isinstance(base, nn.Conv2d):
         return base.kernel_size == base.stride == (1, 1) and base.padding == (0, 0)

@@ -199,7 +199,9 @@ def test_what_is_merged() -> None:
     assert merged.can_merge(nn.Linear(64, 64))
     assert merged.can_merge(nn.Conv2d(64, 64, 1))
     assert not merged.can_merge(nn.Conv2d(8, 8, 3))
-    assert not merged.can_merge(nn.Linear(320, 1280))
+    assert merged.can_merge(nn.Linear(128, 1024))
+    assert not merged.can_merge(nn.Linear(320, 320))
+    assert not merged.can_merge(nn.Linear(128, 1280))
     assert not merged.can_merge(nn.Linear(8, 8, device="meta"))
 
 
