@@ -158,7 +158,7 @@ def install_packages(extras: list[str]) -> None:
     project = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
     pip(
         *("--constraint", str(ROOT / "constraints.txt")),
-        *torch_source(),
+        *torch_source(ROOT / "constraints.txt"),
         "--no-build-isolation",
         *("--editable", project),
     )
@@ -196,8 +196,8 @@ def pip(*arguments: str) -> None:
 # ---- which build of torch --------------------------------------------------------------------
 
 
-def torch_source() -> list[str]:
-    """Options of pip that let it find the right build of torch.
+def torch_source(constraints: Path) -> list[str]:
+    """Options of pip that let it find the right build of the torch that `constraints` pins.
 
     PyPI's build for Linux brings CUDA's libraries, gigabytes that a machine without an NVIDIA GPU
     has no use for; PyPI's build for Windows has no CUDA. pip prefers the build of the named index
@@ -207,8 +207,8 @@ def torch_source() -> list[str]:
     if index is None:
         build = torch_build()
         index = TORCH_INDEXES + build if build else ""
-        if index and not offers_torch(index):
-            print(f"  {index} cannot be reached: torch comes from where pip is set up to look")
+        if index and not offers_torch(index, constraints):
+            print(f"  {index} cannot be reached or lacks this torch: pip takes it from elsewhere")
             index = ""
     return ["--extra-index-url", index] if index else []
 
@@ -219,11 +219,11 @@ def torch_build() -> str:
     return {("linux", False): "cpu", ("win32", True): "cu130"}.get((sys.platform, nvidia), "")
 
 
-def offers_torch(index: str) -> bool:
-    """Whether the index answers soon and lists the version of torch that was tested."""
+def offers_torch(index: str, constraints: Path) -> bool:
+    """Whether the index answers soon and lists the version of torch that `constraints` pins."""
     from urllib.request import urlopen
 
-    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pins = constraints.read_text(encoding="utf-8")
     version = re.search(r"^torch==(\S+)", pins, re.MULTILINE)
     try:
         with urlopen(f"{index}/torch/", timeout=5) as answer:

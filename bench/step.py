@@ -177,11 +177,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", choices=SHAPES, default="embedded")
     parser.add_argument("--precision", choices=DTYPES, default="fp32")
     parser.add_argument("--size", type=int, default=64, help="pixels, a multiple of 64")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=int, help="default: 8 for embedded, as its demo trains; 1")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--output", type=Path, help="append the result to this JSON-lines file")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.batch is None:
+        options.batch = 8 if options.model == "embedded" else 1
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """install.py: what it decides, without installing anything."""
 
 import importlib.util
+import io
 import json
 import re
 import subprocess
@@ -144,23 +145,43 @@ def test_torch_build(script, monkeypatch, platform, nvidia, build):
 
 
 def test_torch_source(script, monkeypatch, capsys):
+    pins = ROOT / "constraints" / "forge.txt"
+    index = "https://download.pytorch.org/whl/cpu"
     monkeypatch.setattr(script, "torch_build", lambda: "cpu")
     monkeypatch.delenv("LORA_LOOP_TORCH_INDEX", raising=False)
     asked = []
-    monkeypatch.setattr(script, "offers_torch", lambda index: asked.append(index) or True)
-    assert script.torch_source() == ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-    monkeypatch.setattr(script, "offers_torch", lambda index: False)
-    assert script.torch_source() == []
+    monkeypatch.setattr(script, "offers_torch", lambda *asking: asked.append(asking) or True)
+    assert script.torch_source(pins) == ["--extra-index-url", index]
+    assert asked == [(index, pins)]
+    monkeypatch.setattr(script, "offers_torch", lambda *asking: False)
+    assert script.torch_source(pins) == []
     assert "cannot be reached" in capsys.readouterr().out
     monkeypatch.setenv("LORA_LOOP_TORCH_INDEX", "https://mirror.example/cu")
-    assert script.torch_source() == ["--extra-index-url", "https://mirror.example/cu"]
+    assert script.torch_source(pins) == ["--extra-index-url", "https://mirror.example/cu"]
     monkeypatch.setenv("LORA_LOOP_TORCH_INDEX", "")
-    assert script.torch_source() == []
+    assert script.torch_source(pins) == []
 
 
 def test_index_that_cannot_be_reached(script):
-    assert not script.offers_torch("http://127.0.0.1:9")
-    assert not script.offers_torch("no url at all")
+    pins = ROOT / "constraints.txt"
+    assert not script.offers_torch("http://127.0.0.1:9", pins)
+    assert not script.offers_torch("no url at all", pins)
+
+
+def test_index_that_has_some_versions(script, tmp_path, monkeypatch):
+    page = b'<a href="/whl/cpu/torch-2.1.2%2Bcpu-cp310-cp310-linux_x86_64.whl">'
+    asked = []
+
+    def urlopen(url, timeout):
+        asked.append(url)
+        return io.BytesIO(page)
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    for version, offered in [("2.1.2", True), ("2.3.1", False), ("2.1.20", False)]:
+        pins = tmp_path / "pins.txt"
+        pins.write_text(f"numpy==1.26.2\ntorch=={version}\n")
+        assert script.offers_torch("https://index.example/cpu", pins) is offered
+    assert set(asked) == {"https://index.example/cpu/torch/"}
 
 
 def test_pip_shows_what_failed(script, monkeypatch):
@@ -194,6 +215,13 @@ def test_every_requirement_is_pinned(script):
     tools = re.search(r"^test = \[(.*)\]$", project, re.MULTILINE)
     assert tools is not None
     for name in [*names, *re.findall(r'"([a-z-]+)', tools.group(1))]:
+        assert re.search(rf"^{name}==\d", pins, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("host", ["a1111", "forge"])
+def test_every_requirement_is_pinned_for_the_hosts(script, host):
+    pins = (ROOT / "constraints" / f"{host}.txt").read_text(encoding="utf-8")
+    for name in [*script.requirements(), "scipy", "pytest", "scikit-image"]:
         assert re.search(rf"^{name}==\d", pins, re.MULTILINE), name
 
 

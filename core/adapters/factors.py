@@ -9,12 +9,20 @@ them (`merged.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .lora import LoRAWeights
 from .merged import Bank
+
+
+class LayerFactors(NamedTuple):
+    """One layer's factors, as views of the flat tensor of its part."""
+
+    down: nn.Parameter
+    up: nn.Parameter
 
 
 class FlatFactors:
@@ -33,18 +41,18 @@ class FlatFactors:
         self.values = nn.Parameter(torch.empty(count, device=device))
         self._flat = self.values.detach()
         self.banks = tuple(self._cut(self._flat, by_shape))
-        self.layers: dict[str, LoRAWeights] = {}
+        self.layers: dict[str, LayerFactors] = {}
         for bank in self.banks:
             for index, path in enumerate(bank.paths):
                 down, up = bank.down_LRI[index], bank.up_LOR[index]
                 down.copy_(factors[path].down_RI)
                 up.copy_(factors[path].up_OR)
-                self.layers[path] = LoRAWeights(nn.Parameter(down), nn.Parameter(up))
+                self.layers[path] = LayerFactors(nn.Parameter(down), nn.Parameter(up))
         self._shapes = by_shape
 
     @property
     def version(self) -> int:
-        """A number that changes whenever a factor is written to, through any of its views."""
+        """A number that changes when a factor is written to, but by a fused optimizer."""
         return self._flat._version  # noqa: SLF001  (torch has no public name for it)
 
     def hold_gradients(self) -> list[Bank]:
@@ -54,8 +62,8 @@ class FlatFactors:
         banks = list(self._cut(gradient, self._shapes))
         for bank in banks:
             for index, path in enumerate(bank.paths):
-                self.layers[path].down_RI.grad = bank.down_LRI[index]
-                self.layers[path].up_OR.grad = bank.up_LOR[index]
+                self.layers[path].down.grad = bank.down_LRI[index]
+                self.layers[path].up.grad = bank.up_LOR[index]
         return banks
 
     def drop_gradients(self) -> None:

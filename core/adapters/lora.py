@@ -169,30 +169,29 @@ def wrap(base: nn.Module, weights: LoRAWeights, scale: float, strength: float = 
 
 def project(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """Return what each of the layers makes of x: (..., I), in one product where that can be."""
-    weight = _joined_weight(layers)
+    weight = merged_weight(layers)
     if weight is None:
         return tuple(layer(x) for layer in layers)
     return merged.rows(x, weight).chunk(len(layers), -1)
 
 
-def _joined_weight(layers: Sequence[nn.Module]) -> Tensor | None:
-    """The layers' updated weights one below the other, if they lie so and all are trained.
+def merged_weight(layers: Sequence[nn.Module], *, biased: bool = False) -> Tensor | None:
+    """Return the layers' updated weights one below the other, if they lie so and all are trained.
 
-    Not without gradients: a fresh network shall give the base's own numbers, to the bit.
+    biased: whether the layers may have a bias. None without gradients: a fresh network shall give
+    the base's own numbers, to the bit.
     """
     first = layers[0]
     if not isinstance(first, LoRALayer) or first.place is None or not torch.is_grad_enabled():
         return None
     bank, index = first.place
-    if not bank.collects:
+    if not bank.collects or updates.autocast_dtype(first.weight.device.type) is not None:
         return None
     for place, layer in enumerate(layers, index):
         if not isinstance(layer, LoRALayer) or layer.place != (bank, place):
             return None
-        if layer.bias is not None or layer.scale * layer.strength == 0:
+        if layer.scale * layer.strength == 0 or (layer.bias is not None and not biased):
             return None
-    if updates.autocast_dtype(first.weight.device.type) is not None:
-        return None
     return bank.span(index, len(layers))
 
 

@@ -7,6 +7,7 @@ factors; a layer's forward pass then is the base's own. The backward pass collec
 the updated weights, and one batched product turns them into those of the factors.
 
 Computed in fp32 whatever the base's precision: a sum in half precision rounds small updates away.
+The small weights are held a second time for that, some megabytes.
 
 Shape suffixes: L layers, R rank, I inputs of a layer, O its outputs.
 """
@@ -53,7 +54,8 @@ class MergedBank:
 
     def __init__(self, bank: Bank, bases: Sequence[nn.Module], version: Callable[[], int]) -> None:
         self._down_LRI, self._up_LOR = bank.down_LRI.flatten(2), bank.up_LOR.flatten(2)
-        self._bases = [base.get_parameter("weight").detach().flatten(1) for base in bases]
+        weights = [base.get_parameter("weight").detach().flatten(1).float() for base in bases]
+        self._bases_LOI = torch.stack(weights)
         self._version, self._stamp = version, -1
         self._factors = torch.ones(len(bases), 1, 1)
         self._weights_LOI = self._up_LOR.new_empty(
@@ -72,7 +74,7 @@ class MergedBank:
     def collects(self, wanted: bool) -> None:
         self._gradients_LOI = torch.zeros_like(self._weights_LOI) if wanted else None
         self._spans.clear()
-        self._leaves = [self._leaf(index, 1) for index in range(len(self._bases))]
+        self._leaves = [self._leaf(index, 1) for index in range(len(self._bases_LOI))]
 
     def set_factors(self, factors: Sequence[float]) -> None:
         """Set scale * strength of each layer."""
@@ -101,9 +103,8 @@ class MergedBank:
 
     def _refresh(self) -> None:
         if self._stamp != (version := self._version()):
-            torch.bmm(self._up_LOR * self._factors, self._down_LRI, out=self._weights_LOI)
-            for weight, base in zip(self._weights_LOI.unbind(0), self._bases, strict=True):
-                weight.add_(base)
+            up_LOR = self._up_LOR * self._factors  # noqa: N806
+            torch.baddbmm(self._bases_LOI, up_LOR, self._down_LRI, out=self._weights_LOI)
             self._stamp = version
 
     def settle(self, gradients: Bank) -> None:
@@ -113,10 +114,14 @@ class MergedBank:
         scaled = self._gradients_LOI.mul_(self._factors)
         gradients.up_LOR.flatten(2).baddbmm_(scaled, self._down_LRI.transpose(1, 2))
         gradients.down_LRI.flatten(2).baddbmm_(self._up_LOR.transpose(1, 2), scaled)
-        self.forget()
+        scaled.zero_()
 
-    def forget(self) -> None:
-        """Drop what was collected and not settled."""
+    def renew(self) -> None:
+        """Compute the weights anew at their next use, and drop gradients that were not settled.
+
+        Fused optimizers write to the factors without telling their version.
+        """
+        self._stamp = -1
         if self._gradients_LOI is not None:
             self._gradients_LOI.zero_()
 

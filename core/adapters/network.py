@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..randomness import generator
 from .block_weights import BlockWeights
 from .blocks import BASE, block_of, in_order
-from .factors import FlatFactors
+from .factors import FlatFactors, LayerFactors
 from .lora import AdapterWeights, LoRALayer, LoRAWeights, check_fit, init_lora, weight_of, wrap
 from .merged import Bank, MergedBank, can_merge
 from .targets import UNET, Parts, Slot, find_slots
@@ -37,12 +37,11 @@ class Strength:
 class _Adapter:
     """One layer's factors and alpha."""
 
-    down: nn.Parameter
-    up: nn.Parameter
+    factors: LayerFactors
     alpha: float
 
     def weights(self) -> AdapterWeights:
-        return AdapterWeights(self.down.detach(), self.up.detach(), self.alpha)
+        return AdapterWeights(self.factors.down.detach(), self.factors.up.detach(), self.alpha)
 
 
 class Network:
@@ -57,8 +56,8 @@ class Network:
         if not adapters:
             raise ConfigError("the network has no adapter: the base model has no layer for it")
         self._factors = _lay_flat({path: a.lora for path, a in adapters.items()})
-        own = {path: lora for flat in self._factors.values() for path, lora in flat.layers.items()}
-        self._adapters = {path: _Adapter(*own[path], a.alpha) for path, a in adapters.items()}
+        own = {path: pair for flat in self._factors.values() for path, pair in flat.layers.items()}
+        self._adapters = {path: _Adapter(own[path], a.alpha) for path, a in adapters.items()}
         self._banks: dict[str, dict[tuple[str, ...], MergedBank]] = {}
         self._gradients: dict[str, list[Bank]] = {}
         self._layers: dict[str, LoRALayer] = {}
@@ -111,8 +110,8 @@ class Network:
         """Return every factor as "<path>.down" and "<path>.up", in a fixed order."""
         named = {}
         for path, adapter in self._adapters.items():
-            named[f"{path}.down"] = adapter.down
-            named[f"{path}.up"] = adapter.up
+            named[f"{path}.down"] = adapter.factors.down
+            named[f"{path}.up"] = adapter.factors.up
         return named
 
     def flat_parameters(self) -> dict[str, list[nn.Parameter]]:
@@ -158,7 +157,7 @@ class Network:
         for path, adapter in own.items():
             base, weights = slots[path].layer, adapter.weights()
             _check_fit(path, base, weights)
-            factors = LoRAWeights(adapter.down, adapter.up)
+            factors = LoRAWeights(*adapter.factors)
             layers[path] = wrap(base, factors, weights.scale, self._strength.of(path))
         for path, layer in layers.items():
             self._borrowed.append(slots[path])
@@ -186,9 +185,9 @@ class Network:
         """Give small layers of one shape a common place for their updated weights."""
         for part, flat in self._factors.items():
             for bank in flat.banks:
-                layers = [self._layers.get(path) for path in bank.paths]
-                bases = [layer.base for layer in layers if layer and can_merge(layer.base)]
-                if len(bases) < len(layers):
+                layers = [self._layers[path] for path in bank.paths if path in self._layers]
+                bases = [layer.base for layer in layers if can_merge(layer.base)]
+                if len(bases) < len(bank.paths):
                     continue
                 merged = MergedBank(bank, bases, lambda flat=flat: flat.version)
                 self._banks.setdefault(part, {})[bank.paths] = merged
@@ -226,13 +225,13 @@ class Network:
                 if merged is not None:
                     merged.settle(bank)
 
-    def zero_gradients(self) -> None:
-        """Set the gradients that the factors hold to zero."""
+    def after_step(self) -> None:
+        """Take note that an optimizer has moved the factors: gradients begin at zero again."""
         for flat in self._factors.values():
             if flat.values.grad is not None:
                 flat.values.grad.zero_()
         for merged in self._merged():
-            merged.forget()
+            merged.renew()
 
     def _merged(self) -> Iterator[MergedBank]:
         for banks in self._banks.values():

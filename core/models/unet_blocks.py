@@ -18,8 +18,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..adapters.lora import project
+from .small_block import block_weights, small_block
 
 # q, k, v, each (B, positions, C), and the number of heads -> (B, positions of q, C)
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -37,7 +39,8 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Attention in torch's fused kernel: never holds the (N, N) scores where one is at hand."""
-    mixed = F.scaled_dot_product_attention(*(_split(x, heads) for x in (q, k, v)))
+    q, k, v = (_split(x, heads) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v)
     return mixed.transpose(1, 2).flatten(2)
 
 
@@ -52,6 +55,7 @@ class Attention(nn.Module):
     def __init__(self, source: Any) -> None:
         super().__init__()
         self.heads: int = source.heads
+        self.channels: int = source.to_q.weight.shape[0]
         self.to_q, self.to_k, self.to_v = source.to_q, source.to_k, source.to_v
         self.to_out = nn.ModuleList([source.to_out[0]])
 
@@ -100,6 +104,10 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, kernel: AttentionKernel) -> Tensor:
         """(B, N, C) to (B, N, C); context: (B, M, C of the text)."""
+        if torch.is_grad_enabled():
+            weights = block_weights(self)
+            if weights is not None:
+                return small_block(x, context, weights)
         x = x + self.attn1(self.norm1(x), None, kernel)
         x = x + self.attn2(self.norm2(x), context, kernel)
         return x + self.ff(self.norm3(x))
@@ -131,8 +139,7 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self, source: Any, kernel: AttentionKernel = fused_attention) -> None:
         super().__init__()
-        self.gradient_checkpointing = False  # diffusers sets these two on modules that have them
-        self._gradient_checkpointing_func: Any = None
+        self.gradient_checkpointing = False  # diffusers sets it on every module that has it
         self.kernel = kernel
         self.norm, self.proj_in, self.proj_out = source.norm, source.proj_in, source.proj_out
         self.transformer_blocks = nn.ModuleList(map(TransformerBlock, source.transformer_blocks))
@@ -156,7 +163,7 @@ class SpatialTransformer(nn.Module):
 
     def _run(self, block: nn.Module, x: Tensor, context: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(block, x, context, self.kernel)
+            return checkpoint(block, x, context, self.kernel, use_reentrant=False)
         return block(x, context, self.kernel)
 
 
@@ -176,7 +183,7 @@ def use_lean_modules(unet: nn.Module) -> None:
 def head_size(unet: nn.Module) -> int:
     """Channels of the largest attention head in a U-Net with our transformers."""
     sizes = (
-        module.to_out[0].weight.shape[0] // module.heads
+        module.channels // module.heads
         for module in unet.modules()
         if isinstance(module, Attention)
     )

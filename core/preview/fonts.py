@@ -40,6 +40,8 @@ def font_for(text: str, size: int) -> Font:
     text = text.encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
     best = _default(size)
     fewest = _count_missing(best, text)
+    if not isinstance(best, ImageFont.FreeTypeFont):
+        fewest = len(text) + 1  # a bitmap has one size, a small one: any system font is better
     for name in _CANDIDATES:
         if fewest == 0:
             break

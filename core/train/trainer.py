@@ -91,7 +91,7 @@ class Trainer:
         self.between_steps = False
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._network.zero_gradients()
+        self._network.after_step()
         self.images += sum(len(batch.indices) for batch in micro_batches)
         self.step += 1
         self.between_steps = True

@@ -59,7 +59,7 @@ def test_gradients_equal_those_of_the_plain_way(network, unet, context) -> None:
         close(gradients(network), wanted, 1e-4)
         network.backward(loss_of(unet, context))  # gradients of micro-batches add up
         close(gradients(network), {k: 2 * g for k, g in wanted.items()}, 1e-4)
-        network.zero_gradients()
+        network.after_step()
         assert not any(g.any() for g in gradients(network).values())
         with gradient_checkpointing([unet], True):
             network.backward(loss_of(unet, context))
@@ -67,16 +67,18 @@ def test_gradients_equal_those_of_the_plain_way(network, unet, context) -> None:
     assert all(p.grad is None for p in network.named_parameters().values())
 
 
-def test_an_optimizer_of_flat_parameters_moves_every_factor(network, unet, context) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_optimizer_of_flat_parameters_moves_every_factor(network, unet, context, fused) -> None:
     before = {name: p.detach().clone() for name, p in network.named_parameters().items()}
     wanted = by_autograd(network, unet, context)
     with network.attached({"unet": unet}), network.training():
         flat = [p for own in network.flat_parameters().values() for p in own]
-        optimizer = torch.optim.SGD(flat, lr=0.5)
+        optimizer = torch.optim.SGD(flat, lr=0.5, fused=fused)
         with torch.no_grad():
             first = float(loss_of(unet, context))
         network.backward(loss_of(unet, context))
         optimizer.step()
+        network.after_step()
         with torch.no_grad():
             assert float(loss_of(unet, context)) != first  # the merged weights follow
         moved = {name: before[name] - 0.5 * wanted[name] for name in before}
@@ -147,19 +149,19 @@ def test_flat_factors_share_one_memory_and_one_version() -> None:
     assert [bank.paths for bank in flat.banks] == [("a", "b", "c"), ("d",)]
     assert flat.values.numel() == 3 * (6 + 8) + 10 + 8
     for name, (down, up) in given.items():
-        assert torch.equal(flat.layers[name].down_RI, down)
-        assert torch.equal(flat.layers[name].up_OR, up)
+        assert torch.equal(flat.layers[name].down, down)
+        assert torch.equal(flat.layers[name].up, up)
     before = flat.version
     with torch.no_grad():
-        flat.layers["b"].up_OR.fill_(7)
+        flat.layers["b"].up.fill_(7)
     assert flat.version > before
     assert torch.equal(flat.banks[0].up_LOR[1], torch.full((4, 2), 7.0))
     before = flat.version
     with torch.no_grad():
         flat.values.mul_(2)
     assert flat.version > before
-    assert torch.equal(flat.layers["b"].up_OR, torch.full((4, 2), 14.0))
+    assert torch.equal(flat.layers["b"].up, torch.full((4, 2), 14.0))
     (bank, _) = flat.hold_gradients()
     bank.up_LOR[2] = 3
-    assert torch.equal(flat.layers["c"].up_OR.grad, torch.full((4, 2), 3.0))
+    assert torch.equal(flat.layers["c"].up.grad, torch.full((4, 2), 3.0))
     assert float(flat.values.grad.sum()) == 24

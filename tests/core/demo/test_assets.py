@@ -6,6 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
@@ -83,8 +84,13 @@ def test_dataset_is_what_the_code_writes(tmp_path: Path) -> None:
     for path in written.glob("*.txt"):
         assert path.read_text("utf-8") == (DATASET / path.name).read_text("utf-8")
     for path in written.glob("*.png"):
-        pixels = Image.open(path).tobytes()
-        assert pixels == Image.open(DATASET / path.name).tobytes()
+        # not to the bit: Pillow 9.5 rounds a few pixels on the edges of ellipses otherwise
+        drawn, bundled = (
+            np.asarray(Image.open(p)).astype(int) for p in (path, DATASET / path.name)
+        )
+        apart = np.abs(drawn - bundled).max(axis=2)
+        assert (apart > 0).mean() < 1e-3
+        assert apart.max() < 16
     assert len(list(written.glob("*.jpg"))) == len(AS_JPEG)
 
 

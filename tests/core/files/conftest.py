@@ -154,10 +154,8 @@ _CONVOLUTIONAL = re.compile(r"(?:resnets|downsamplers|upsamplers)\.\d+\.")
 def _layers(family: str) -> dict[str, nn.Module]:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**_UNETS[family])
-        layers = find_targets(unet, None)
-        for part, given in _TEXT_ENCODERS[family].items():
-            for path, layer in find_targets(None, _clip(*given)).items():
-                layers[part + path.removeprefix("text_encoder")] = layer
+        texts = {part: _clip(*given) for part, given in _TEXT_ENCODERS[family].items()}
+        layers = find_targets({"unet": unet, **texts})
     for name, layer in unet.named_modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)) and _CONVOLUTIONAL.search(name):
             layers[f"unet.{name}"] = layer

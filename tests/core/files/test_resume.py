@@ -239,7 +239,14 @@ def test_two_damaged_ones_are_an_error(plain):
         assert all(str(path) in str(caught.value) for path in state_paths(plain))
 
 
-@pytest.mark.parametrize("tensors", [{}, {"a": torch.ones(2)}, {"history.losses": torch.ones(1)}])
+def test_a_file_without_tensors_is_an_error(plain):
+    # safetensors 0.4.2 can't read it at all; newer ones find that it is no resume state
+    safetensors.torch.save_file({}, state_paths(plain)[0], {"format": "pt"})
+    with pytest.raises(FileError, match=r"no resume state is whole.*--restart"):
+        load_state(plain)
+
+
+@pytest.mark.parametrize("tensors", [{"a": torch.ones(2)}, {"history.losses": torch.ones(1)}])
 def test_another_kind_of_file_is_an_error(plain, tensors):
     safetensors.torch.save_file(tensors, state_paths(plain)[0], {"format": "pt"})
     with pytest.raises(FileError, match="not a resume state that this version reads"):

@@ -118,7 +118,7 @@ VIEWS = {
 def test_tensors_are_those_that_torch_saved(tmp_path, zipped, protocol):
     whole = torch.randn(6, 6)
     saved = {**VIEWS, "whole": whole, "row": whole[2], "column": whole[:, 1]}  # one storage
-    if zipped:
+    if zipped and hasattr(torch, "float8_e4m3fnuz"):  # torch 2.1, without it, saves no float8
         saved["tiny"] = torch.randn(5).to(torch.float8_e4m3fn)
     path = tmp_path / "model.ckpt"
     torch.save(saved, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
