@@ -112,10 +112,13 @@ def our_step(
         batches=SimpleNamespace(steps=10**6, of_step=lambda _step: (indices,)),  # type: ignore[arg-type]
         latents=[(torch.randn(shape), torch.rand(shape)) for _ in range(batch)],
         captions=["a"] * batch,
-        contexts={"a": torch.randn(77, unet.config.cross_attention_dim, dtype=dtype)},
+        conditions={"a": (torch.randn(77, unet.config.cross_attention_dim, dtype=dtype), None)},
+        time_ids=torch.zeros(batch, 6),
     )
     base = SimpleNamespace(
-        unet=unet,
+        predict=lambda xt, timestep, condition, _sizes: unet(
+            xt.to(dtype), timestep, condition.context, return_dict=False
+        )[0],
         device=next(unet.parameters()).device,
         prediction="epsilon",
         zero_terminal_snr=False,

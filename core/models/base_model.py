@@ -116,19 +116,20 @@ class BaseModel:
     def predict(
         self, xt: Tensor, timestep: Tensor, condition: Condition, time_ids: Tensor | None = None
     ) -> Tensor:
-        """The U-Net's output (B, 4, h, w) for noisy latents.
+        """The U-Net's output (B, 4, h, w) for noisy latents xt (B, 4, h, w) of any dtype.
 
         timestep: (B,). time_ids: (B, 6), SDXL only: original height and width, crop top and left,
         target height and width, pixels; None is a picture of the latents' size, not cropped.
         """
-        if condition.pooled is None:
-            return self.unet(xt, timestep, condition.context, return_dict=False)[0]
+        context, pooled = condition
+        xt = xt.to(context.dtype)
+        if pooled is None:
+            return self.unet(xt, timestep, context, return_dict=False)[0]
         if time_ids is None:
-            time_ids = plain_time_ids(len(xt), xt.shape[-2:], xt.device)
-        added = {"text_embeds": condition.pooled, "time_ids": time_ids.to(xt.dtype)}
-        return self.unet(
-            xt, timestep, condition.context, added_cond_kwargs=added, return_dict=False
-        )[0]
+            time_ids = plain_time_ids(xt)
+        # half precision would round sides of more than 256 pixels; the U-Net's own sine does not
+        added = {"text_embeds": pooled, "time_ids": time_ids.float()}
+        return self.unet(xt, timestep, context, added_cond_kwargs=added, return_dict=False)[0]
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,11 +201,11 @@ def outline_checkpoint(opened: Checkpoint, facts: BaseFacts) -> Outline:
     return Outline(facts=facts, layout=layout, networks=networks, parts=parts)
 
 
-def plain_time_ids(count: int, latent_size: tuple[int, int], device: torch.device) -> Tensor:
-    """Time ids (count, 6) of pictures that were made at their size: not resized, not cropped."""
-    height, width = (side * LATENT_STRIDE for side in latent_size)
-    row = torch.tensor([height, width, 0, 0, height, width], device=device)
-    return row.expand(count, -1)
+def plain_time_ids(latents: Tensor) -> Tensor:
+    """Time ids (B, 6) of pictures of latents (B, 4, h, w), neither resized nor cropped."""
+    height, width = (side * LATENT_STRIDE for side in latents.shape[-2:])
+    row = torch.tensor([height, width, 0, 0, height, width], device=latents.device)
+    return row.expand(len(latents), -1)
 
 
 def resolve_facts(

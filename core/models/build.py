@@ -27,6 +27,7 @@ _DOWN = ("DownBlock2D", "CrossAttnDownBlock2D")  # without and with attention
 _UP = ("UpBlock2D", "CrossAttnUpBlock2D")
 _SMALL_HEAD = 32  # channels
 
+
 def make_unet(layout: Layout) -> UNet2DConditionModel:
     """Make the U-Net on the meta device.
 

@@ -30,7 +30,9 @@ _BENIGN = re.compile(
     r"transformer\.(text_model\.)?embeddings\.position_ids$|"
     r"model\.(logit_scale|attn_mask|text_projection|visual\.)|model\.text_projection\.)"
 )
-_SCALES = re.compile(r"(\.scale_(weight|input)|(^|\.)scaled_fp8|\.absmax|\.quant_map|\.quant_state)\b")
+_SCALES = re.compile(
+    r"(\.scale_(weight|input)|(^|\.)scaled_fp8|\.absmax|\.quant_map|\.quant_state)\b"
+)
 
 
 class Placement(NamedTuple):

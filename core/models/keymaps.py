@@ -138,7 +138,10 @@ def unet_map(layout: UNetLayout) -> dict[str, str]:
         ("out.0", "conv_norm_out"),
         ("out.2", "conv_out"),
     )
-    label = (("label_emb.0.0", "add_embedding.linear_1"), ("label_emb.0.2", "add_embedding.linear_2"))
+    label = (
+        ("label_emb.0.0", "add_embedding.linear_1"),
+        ("label_emb.0.2", "add_embedding.linear_2"),
+    )
     ends = (*ends, *label) if layout.label else ends
     pairs = [*_with_bias(ends), *_down(layout), *_middle(layout), *_up(layout)]
     return dict(pairs)

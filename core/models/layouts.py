@@ -35,9 +35,7 @@ class Layout:
     latents: int
 
 
-def read_layout(
-    checkpoint: Checkpoint, family: Family, parts: Mapping[str, PartTensors]
-) -> Layout:
+def read_layout(checkpoint: Checkpoint, family: Family, parts: Mapping[str, PartTensors]) -> Layout:
     """Read the layout of a checkpoint of `family`.
 
     Raises CheckpointError where a part is missing or makes no sense.
