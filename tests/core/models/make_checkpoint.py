@@ -1,7 +1,8 @@
 """Writes checkpoints of Stable Diffusion's layouts with random weights, full-size or thin.
 
-Names and shapes are spelled out here after CompVis/latent-diffusion's, Stability-AI's and open_clip's
-modules, and not taken from the package's own key maps, so that they test those.
+Names and shapes are spelled out here after the modules of CompVis/latent-diffusion, Stability-AI's
+generative-models and open_clip, and not taken from the package's own key maps, so that they test
+those.
 """
 
 import json
