@@ -8,9 +8,9 @@ draws, noisy latents, U-Net with adapters on its 192 layers, loss, backward, cli
 Both run with glibc's stock allocator and with the run's own setting (`memory.keep_memory`).
 The medians and their ratio are printed and, with --output, written as JSON with the machine named.
 
-What to expect: the arithmetic of a rank-16 update is a few percent of SD 1.5's U-Net, but 27 % of the
-embedded model's (forward, both gradients; its layers are only 64 and 128 wide), which is why its
-ratio is above 1.1 although our blocks compute the base itself quicker than diffusers' do.
+What to expect: the arithmetic of a rank-16 update (forward and both gradients) is a few percent of
+SD 1.5's U-Net, but 27 % of the embedded model's, whose layers are only 64 and 128 wide. That is why
+its ratio is above 1.1 although our blocks compute the base itself quicker than diffusers' do.
 """
 
 import argparse
@@ -116,10 +116,13 @@ def our_step(
         batches=SimpleNamespace(steps=10**6, of_step=lambda _step: (indices,)),  # type: ignore[arg-type]
         latents=[(torch.randn(shape), torch.rand(shape)) for _ in range(batch)],
         captions=["a"] * batch,
-        contexts={"a": torch.randn(77, unet.config.cross_attention_dim, dtype=dtype)},
+        conditions={"a": (torch.randn(77, unet.config.cross_attention_dim, dtype=dtype), None)},
+        time_ids=torch.zeros(batch, 6),
     )
     base = SimpleNamespace(
-        unet=unet,
+        predict=lambda xt, timestep, condition, _sizes: unet(
+            xt.to(dtype), timestep, condition.context, return_dict=False
+        )[0],
         device=next(unet.parameters()).device,
         prediction="epsilon",
         zero_terminal_snr=False,

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from .adapters.block_weights import BlockWeights
-from .adapters.targets import find_targets
+from .adapters.targets import UNET, find_targets
 from .config.network import NetworkConfig
 from .config.recipe import Recipe
 from .data.batches import BatchPlan
@@ -17,9 +17,10 @@ from .data.buckets import Bucket, bucket_rules, lay_out
 from .data.scan import scan
 from .errors import ConfigError, FileError
 from .events import Finding, OnEvent, Planned, ignore
-from .models.base_model import EMBEDDED
+from .models.base_model import EMBEDDED, Outline
 from .models.keymaps import UNetLayout
-from .models.outline import Outline, outline_checkpoint
+from .models.outline import outline_file
+from .models.text import takes_clip_skip
 from .train.encode import Pictures
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "auto": 4}
@@ -76,7 +77,7 @@ def make_plan(recipe: Recipe, on_event: OnEvent = ignore) -> Plan:
     """
     path = network_path(recipe)
     _check_presets(recipe)
-    outline = outline_checkpoint(checkpoint_path(recipe.base.checkpoint), recipe.base)
+    outline = outline_file(checkpoint_path(recipe.base.checkpoint), recipe.base)
     _check_base(recipe, outline)
     file_bytes = adapter_bytes(outline, recipe) + header_bytes(outline, recipe)
     check_folder(path.parent, file_bytes + _STATES * factor_bytes(outline, recipe))
@@ -162,14 +163,19 @@ def factor_bytes(outline: Outline, recipe: Recipe) -> int:
 
 def wanted_parts(outline: Outline, network: NetworkConfig) -> dict[str, nn.Module]:
     """The parts of a base model that the settings train."""
-    parts = {"unet": outline.unet} if network.unet else {}
-    return {**parts, "text_encoder": outline.text_encoder} if network.text_encoder else parts
+    wanted = {
+        part: network.unet if part == UNET else network.text_encoder
+        for part in outline.networks
+        if part != "vae"
+    }
+    return {part: outline.networks[part] for part, trained in wanted.items() if trained}
 
 
 def memory_bytes(outline: Outline, recipe: Recipe, pictures: Pictures) -> int:
     """Rough peak of a run: weights, factors with gradients and moments, activations."""
     item = _BYTES[recipe.memory.precision]
-    weights = item * (_count(outline.unet) + _count(outline.text_encoder)) + 4 * _count(outline.vae)
+    counts = {part: _count(network) for part, network in outline.networks.items()}
+    weights = item * sum(counts.values()) + (4 - item) * counts["vae"]  # which stays fp32
     factors = factor_bytes(outline, recipe) * 4 // 3  # and their gradients
     batch = recipe.training.batch_size
     largest = max(pictures.buckets.buckets, key=lambda bucket: bucket.width * bucket.height)
@@ -207,8 +213,8 @@ def _check_presets(recipe: Recipe) -> None:
 
 def _check_base(recipe: Recipe, outline: Outline) -> None:
     """What only recipe and checkpoint together tell."""
-    layers = outline.layout.text.layers
-    if recipe.base.clip_skip > layers:
+    layers = outline.layout.texts["text_encoder"].layers
+    if takes_clip_skip(outline.facts.family.key) and recipe.base.clip_skip > layers:
         raise ConfigError(
             f"base.clip_skip is {recipe.base.clip_skip}, but the text encoder of "
             f"{outline.facts.path} has {layers} layers; set it to 1 or 2"
@@ -225,6 +231,7 @@ def _advice(
 ) -> Iterator[Finding]:
     """What is allowed and usually a mistake."""
     images, own = len(pictures.dataset.items), outline.facts.resolution
+    family = outline.facts.family
     rate = max(recipe.optimizer.unet_lr, recipe.optimizer.text_encoder_lr)
     remarks = {
         f"only {images} pictures: 15 or more, of different poses and backgrounds, "
@@ -235,6 +242,8 @@ def _advice(
         "training to diverge": rate > _HIGH_RATE,
         f"network.rank {recipe.network.rank} makes a large file that rarely looks better than "
         "32": recipe.network.rank > _MUCH_RANK,
+        f"base.clip_skip {recipe.base.clip_skip} is ignored: {family.title} always reads the same "
+        "layer of its text encoder": recipe.base.clip_skip != 1 and not takes_clip_skip(family.key),
         f"dataset.resolution {resolution} is far from the base model's "
         f"{own}: it draws worse there": not 0.5 <= resolution / own <= 2,
     }

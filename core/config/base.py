@@ -19,13 +19,13 @@ class BaseConfig:
         EMBEDDED,
         Text("Checkpoint", "模型文件"),
         Text(
-            'Path of the base model, a Stable Diffusion 1.x .safetensors file, or "embedded" for '
-            "the small model that comes with the program and needs no download. Train on the "
-            "model that you will draw with, or on the one it was made from: a LoRA fits its base "
-            "best. SD 1.5 and SDXL LoRAs are not interchangeable.",
-            "底模的路径（Stable Diffusion 1.x 的 .safetensors 文件），或填 “embedded” 使用随程序附"
-            "带、无需下载的小模型。请用将来出图的模型或它的母模型来训练：LoRA 与其底模最合拍。SD "
-            "1.5 与 SDXL 的 LoRA 不能互换。",
+            "Path of the base model, a Stable Diffusion 1.x, 2.x or XL .safetensors file, or "
+            '"embedded" for the small model that comes with the program and needs no download. '
+            "Train on the model that you will draw with, or on the one it was made from: a LoRA "
+            "fits its base best. LoRAs of SD 1.5, SD 2.x and SDXL are not interchangeable.",
+            "底模的路径（Stable Diffusion 1.x、2.x 或 XL 的 .safetensors 文件），或填 “embedded” "
+            "使用随程序附带、无需下载的小模型。请用将来出图的模型或它的母模型来训练：LoRA 与其底"
+            "模最合拍。SD 1.5、SD 2.x 与 SDXL 的 LoRA 不能互换。",
         ),
     )
     clip_skip: int = setting(
@@ -33,9 +33,11 @@ class BaseConfig:
         Text("Clip skip", "跳过 CLIP 层"),
         Text(
             "Which layer of the text encoder is read, counted from the end; 1 is the last. Photo "
-            "models use 1, most anime models were trained with 2. Use the same value when drawing: "
-            "image programs do not read it from the file, and another value weakens the result.",
-            "读取文本编码器倒数第几层，1 为最后一层。写实模型用 1，多数动漫模型训练时用 2。"
+            "models use 1, most anime models were trained with 2; SD 2.x and SDXL read a fixed "
+            "layer and ignore this. Use the same value when drawing: image programs do not read it "
+            "from the file, and another value weakens the result.",
+            "读取文本编码器倒数第几层，1 为最后一层。写实模型用 1，多数动漫模型训练时用 2；"
+            "SD 2.x 和 SDXL 读取固定的层，忽略此项。"
             "出图时请用同样的值：绘图程序不会从文件中读取它，数值不一致会削弱效果。",
         ),
         Limits(1, 12),

@@ -13,9 +13,9 @@ from .items import Dataset, ImageItem
 from .listing import legible
 
 LatentCache = list[tuple[Tensor, Tensor]]
-TextCache = dict[str, Tensor]
+TextCache = dict[str, tuple[Tensor, Tensor | None]]
 EncodeImages = Callable[[Tensor], tuple[Tensor, Tensor]]
-EncodeText = Callable[[list[str]], Tensor]
+EncodeText = Callable[[list[str]], tuple[Tensor, Tensor | None]]
 
 PIXELS_AT_ONCE = 4 * 512 * 512
 MOST_AT_ONCE = 16
@@ -62,9 +62,10 @@ def encode_captions(
     on_event: OnEvent = ignore,
     stop: StopFlag = never,
 ) -> TextCache | None:
-    """The embedding of every different caption, float32 on the CPU; None where stopped.
+    """What every different caption is encoded to, float32 on the CPU; None where stopped.
 
-    encode: B captions to (B, tokens, C). Stored are (tokens, C).
+    encode: B captions to contexts (B, tokens, C) and pooled vectors (B, P), None where there are
+    none. Stored are (tokens, C) and (P,).
     """
     different = list(dict.fromkeys(captions))
     encoded: TextCache = {}
@@ -73,8 +74,11 @@ def encode_captions(
         if stop():
             return None
         batch = different[start : start + MOST_AT_ONCE]
-        for caption, embedding in zip(batch, _kept(encode(batch)), strict=True):
-            encoded[caption] = embedding.clone()
+        contexts, pooled = encode(batch)
+        kept, vectors = _kept(contexts), None if pooled is None else _kept(pooled)
+        for row, caption in enumerate(batch):
+            vector = None if vectors is None else vectors[row].clone()
+            encoded[caption] = (kept[row].clone(), vector)
         on_event(PhaseProgress(name="text", done=len(encoded), total=len(different)))
     return encoded
 

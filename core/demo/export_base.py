@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..models.families import SD1
 from ..models.keymaps import (
-    TEXT_PREFIX,
     UNET_PREFIX,
     VAE_PREFIX,
     TextLayout,
@@ -18,12 +18,13 @@ from ..models.keymaps import (
     canonical_text_name,
     inverted,
     is_vae_projection,
-    text_map,
+    text_names,
     unet_map,
     vae_map,
 )
 
 Tensors = dict[str, Tensor]
+TEXT_PREFIX = f"{SD1.text_prefixes['text_encoder']}transformer."
 METADATA = {
     "format": "pt",
     "modelspec.sai_model_spec": "1.0.0",
@@ -46,8 +47,7 @@ def ldm_tensors(unet: Tensors, vae: Tensors, text: Tensors) -> Tensors:
         (UNET_PREFIX, unet_map(UNetLayout(widths=(64, 64, 128, 128))), unet),
         (VAE_PREFIX, vae_map(VaeLayout(widths=(128, 64, 64, 128), resnets=1)), spatial),
         (
-            TEXT_PREFIX,
-            text_map(TextLayout(layers=4)),
+            {name: name for name in text_names(TextLayout(layers=4))},
             {canonical_text_name(name): value for name, value in text.items()},
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,27 +16,19 @@ from ..errors import CheckpointError, ConfigError
 from . import build, families
 from .checkpoint import Checkpoint, open_checkpoint
 from .families import Family, Prediction
-from .layouts import read_layout
-from .text import encode_ids
+from .filling import Part, Placement, fill, map_parts
+from .layouts import Layout, read_layout
+from .parts import parts_of
+from .text import TEXT_USES, Condition, TextOptions, encode_captions
 from .tokenizer import ClipTokenizer
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextModel
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "demo" / "assets" / "base.safetensors"
 LATENT_STRIDE = 8  # pixels
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Networks:
-    """The three networks of a base model; the VAE may be of another dtype than the others."""
-
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +48,12 @@ class BaseModel:
     resolution: pixels of a picture's side that it was made for.
     """
 
-    def __init__(self, networks: Networks, facts: BaseFacts) -> None:
-        self.unet = networks.unet
-        self.vae = networks.vae
-        self.text_encoder = networks.text_encoder
+    def __init__(self, networks: Mapping[str, nn.Module], facts: BaseFacts) -> None:
+        self.unet: UNet2DConditionModel = networks["unet"]  # pyright: ignore[reportAttributeAccessIssue]
+        self.vae: AutoencoderKL = networks["vae"]  # pyright: ignore[reportAttributeAccessIssue]
+        self.text_encoders = {
+            part: network for part, network in networks.items() if part.startswith("text_encoder")
+        }
         self.tokenizer = ClipTokenizer()
         self.path = facts.path
         self.name = facts.path.stem
@@ -77,7 +72,7 @@ class BaseModel:
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The networks that can be trained, by the names that paths of adapters begin with."""
-        return {"unet": self.unet, "text_encoder": self.text_encoder}
+        return {"unet": self.unet, **self.text_encoders}
 
     @property
     def device(self) -> torch.device:
@@ -112,13 +107,29 @@ class BaseModel:
         """What a resume state is bound to: equal for equal weights."""
         return self.sha256
 
-    def encode_text(self, captions: list[str], clip_skip: int = 1) -> Tensor:
-        """Context (B, 77, C) of captions, in the compute dtype; clip_skip 1 is the last layer.
+    def encode_text(self, captions: list[str], options: TextOptions | None = None) -> Condition:
+        """What captions tell the U-Net, in the compute dtype; gradients flow."""
+        uses = TEXT_USES[self.family.key]
+        encoders = tuple(self.text_encoders.values())
+        return encode_captions(encoders, uses, self.tokenizer, captions, options or TextOptions())
 
-        Gradients flow.
+    def predict(
+        self, xt: Tensor, timestep: Tensor, condition: Condition, time_ids: Tensor | None = None
+    ) -> Tensor:
+        """The U-Net's output (B, 4, h, w) for noisy latents xt (B, 4, h, w) of any dtype.
+
+        timestep: (B,). time_ids: (B, 6), SDXL only: original height and width, crop top and left,
+        target height and width, pixels; None is a picture of the latents' size, not cropped.
         """
-        ids = self.tokenizer.encode(captions).to(self.text_encoder.device)
-        return encode_ids(self.text_encoder, ids, clip_skip)
+        context, pooled = condition
+        xt = xt.to(context.dtype)
+        if pooled is None:
+            return self.unet(xt, timestep, context, return_dict=False)[0]
+        if time_ids is None:
+            time_ids = plain_time_ids(xt)
+        # half precision would round sides of more than 256 pixels; the U-Net's own sine does not
+        added = {"text_embeds": pooled, "time_ids": time_ids.float()}
+        return self.unet(xt, timestep, context, added_cond_kwargs=added, return_dict=False)[0]
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,19 +170,42 @@ def load_base_model(
     opened = open_checkpoint(path)
     facts = resolve_facts(opened, prediction, zero_terminal_snr)
     device = torch.device(device)
-    layout = read_layout(opened)
-    networks = Networks(
-        unet=build.make_unet(layout),
-        vae=build.make_vae(layout),
-        text_encoder=build.make_text_encoder(layout),
-    )
-    modules = (networks.unet, networks.vae, networks.text_encoder)
-    parts = build.map_parts(opened, layout, modules)
-    for part in parts:
-        own_dtype = vae_dtype if part.network is networks.vae else dtype
-        build.fill(part, opened, build.Placement(device, own_dtype))
-    build.use_quick_attention(networks.unet, device)
-    return BaseModel(networks, facts)
+    outline = outline_checkpoint(opened, facts)
+    for name, part in outline.parts.items():
+        own_dtype = vae_dtype if name == "vae" else dtype
+        fill(part, opened, Placement(device, own_dtype))
+    build.use_quick_attention(outline.networks["unet"], device)
+    return BaseModel(outline.networks, facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What a checkpoint is, before any of its weights is read: networks on the meta device."""
+
+    facts: BaseFacts
+    layout: Layout
+    networks: dict[str, nn.Module]
+    parts: dict[str, Part]
+
+
+def outline_checkpoint(opened: Checkpoint, facts: BaseFacts) -> Outline:
+    """Check a checkpoint's header against its family: milliseconds, whatever its size.
+
+    Every tensor is matched by name and shape. Raises CheckpointError as loading it would, but for
+    weights that are not finite.
+    """
+    stored = parts_of(opened, facts.family)
+    layout = read_layout(opened, facts.family, stored)
+    networks = build.make_networks(layout)
+    parts = map_parts(opened, layout, stored, networks)
+    return Outline(facts=facts, layout=layout, networks=networks, parts=parts)
+
+
+def plain_time_ids(latents: Tensor) -> Tensor:
+    """Time ids (B, 6) of pictures of latents (B, 4, h, w), neither resized nor cropped."""
+    height, width = (side * LATENT_STRIDE for side in latents.shape[-2:])
+    row = torch.tensor([height, width, 0, 0, height, width], device=latents.device)
+    return row.expand(len(latents), -1)
 
 
 def resolve_facts(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import CheckpointError
 from .checkpoint import Checkpoint, Shapes
-from .keymaps import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX
+from .keymaps import UNET_PREFIX, VAE_PREFIX
 
 Prediction = Literal["epsilon", "v"]
 
@@ -21,6 +21,7 @@ _ADAPTER = re.compile(
 
 
 _STATED: dict[str, Prediction] = {
+    "eps": "epsilon",
     "epsilon": "epsilon",
     "v": "v",
     "v_prediction": "v",
@@ -33,7 +34,7 @@ class Family:
     """One architecture. `refusal` says why it is not trained (empty: it is).
 
     latent_scale: factor on the VAE's latents. resolution: pixels it was made for, unless the file
-    says otherwise.
+    says otherwise. text_prefixes: for each text encoder what stands before its tensors' names.
     """
 
     key: str
@@ -42,21 +43,33 @@ class Family:
     resolution: int = 512
     prediction: Prediction = "epsilon"
     refusal: str = ""
+    text_prefixes: Mapping[str, str] = field(default_factory=dict)
 
 
-_REMEDY = (
-    "give the base model itself, a Stable Diffusion 1.x checkpoint with U-Net, text encoder and VAE"
+_REMEDY = "give the base model itself, a checkpoint with U-Net, text encoder and VAE"
+_TRAINED = "Stable Diffusion 1.x, 2.x or XL"
+_NOT_YET = f"give a {_TRAINED} checkpoint instead; this family can't be trained yet"
+SD1 = Family(
+    key="sd1",
+    title="Stable Diffusion 1.x",
+    text_prefixes={"text_encoder": "cond_stage_model."},
 )
-_NOT_YET = "give a Stable Diffusion 1.x checkpoint instead; this family can't be trained yet"
-SD1 = Family(key="sd1", title="Stable Diffusion 1.x")
-SD2 = Family(key="sd2", title="Stable Diffusion 2.x", refusal=_NOT_YET)
+SD2 = Family(
+    key="sd2",
+    title="Stable Diffusion 2.x",
+    text_prefixes={"text_encoder": "cond_stage_model."},
+)
 SDXL = Family(
     key="sdxl",
     title="Stable Diffusion XL",
     latent_scale=0.13025,
     resolution=1024,
-    refusal=_NOT_YET,
+    text_prefixes={
+        "text_encoder": "conditioner.embedders.0.",
+        "text_encoder_2": "conditioner.embedders.1.",
+    },
 )
+V_RESOLUTION = 768  # SD2's models for v-prediction are those for this side; the others have 512
 
 
 def _refused(key: str, title: str) -> Family:
@@ -109,11 +122,11 @@ def identify(shapes: Shapes, metadata: Mapping[str, str]) -> Family | None:
         return _by_channels(shapes, SDXL)
     if "conditioner.embedders.0.model." in names:
         return SDXL_REFINER
-    if "cond_stage_model.model." in names:
-        return _by_channels(shapes, SD2)
     if f"{UNET_PREFIX}label_emb." in names:
         refiner = "refiner" in metadata.get("modelspec.architecture", "")
         return SDXL_REFINER if refiner else _by_channels(shapes, SDXL)
+    if "cond_stage_model.model." in names or _has_linear_projections(shapes):
+        return _by_channels(shapes, SD2)
     return _by_channels(shapes, SD1)
 
 
@@ -132,17 +145,29 @@ def require_trained(checkpoint: Checkpoint) -> Family:
 
 
 def stated_prediction(checkpoint: Checkpoint, family: Family) -> Prediction:
-    """What the U-Net predicts: by marker tensor `v_pred`, by modelspec, else as its family does."""
+    """What the U-Net predicts, by what the checkpoint carries, else as its family does.
+
+    Asked in this order: marker tensor `v_pred`, metadata, the sidecar yaml, and for SD2, whose two
+    kinds differ in nothing else, the sign by which the WebUI tells them apart where there is one.
+    """
     if "v_pred" in checkpoint.shapes:
         return "v"
-    stated = checkpoint.metadata.get("modelspec.prediction_type", "").strip().lower()
-    return _STATED.get(stated, family.prediction)
+    for key in ("modelspec.prediction_type", "prediction_type", "parameterization"):
+        stated = _STATED.get(checkpoint.metadata.get(key, "").strip().lower())
+        if stated is not None:
+            return stated
+    if family is SD2 and "768-v" in checkpoint.metadata.get("modelspec.architecture", ""):
+        return "v"
+    if family is SD2 and stated_resolution(checkpoint, family) >= V_RESOLUTION:
+        return "v"
+    return family.prediction
 
 
 def stated_zero_terminal_snr(checkpoint: Checkpoint) -> bool:
     """Whether a marker tensor or metadata `ztsnr` says: trained with zero terminal SNR."""
-    stated = checkpoint.metadata.get("ztsnr", "false").strip().lower()
-    return "ztsnr" in checkpoint.shapes or stated not in {"", "0", "false", "no", "none"}
+    keys = ("ztsnr", "zero_terminal_snr", "rescale_betas_zero_snr")
+    stated = {checkpoint.metadata.get(key, "").strip().lower() for key in keys}
+    return "ztsnr" in checkpoint.shapes or bool(stated - {"", "0", "false", "no", "none"})
 
 
 def stated_resolution(checkpoint: Checkpoint, family: Family) -> int:
@@ -160,6 +185,12 @@ def _by_channels(shapes: Shapes, family: Family) -> Family:
     shape = shapes[_CONV_IN]
     variants = {9: INPAINTING, 5: DEPTH, 8: IMAGE_EDIT}
     return variants.get(shape[1], family) if len(shape) == 4 else family
+
+
+def _has_linear_projections(shapes: Shapes) -> bool:
+    """Whether transformers are entered through linear layers: SD2's, whatever its text encoder."""
+    ends = (len(shape) for name, shape in shapes.items() if name.endswith(".1.proj_in.weight"))
+    return next(ends, 4) == 2
 
 
 def _other_kind(shapes: Shapes) -> str:
@@ -180,7 +211,7 @@ def _fragment(shapes: Shapes) -> str:
     if "down_blocks.0." in names and "encoder.down_blocks." not in names:
         return "a U-Net only, in diffusers' names"
     vae = VAE_PREFIX in names or "encoder.conv_in.weight" in shapes
-    if vae and TEXT_PREFIX not in names:
+    if vae and "cond_stage_model." not in names and "conditioner." not in names:
         return "a VAE only"
     if "input_blocks.0.0.weight" in shapes or "diffusion_model.input_blocks" in names:
         return "a U-Net only"

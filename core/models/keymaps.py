@@ -2,19 +2,23 @@
 
 Every map is relative to its part (`UNET_PREFIX` and so on stand before it in a single file) and
 complete: it holds each tensor of a model of that layout once, so that whatever is missing or left
-over can be named. Source of the names: CompVis/latent-diffusion `openaimodel.py` and `model.py`,
-diffusers `UNet2DConditionModel` and `AutoencoderKL`, transformers `CLIPTextModel`.
+over can be named. Renames and views only: nothing is copied. Source of the names:
+CompVis/latent-diffusion `openaimodel.py` and `model.py`, Stability-AI/generative-models, diffusers
+`UNet2DConditionModel` and `AutoencoderKL`, transformers `CLIPTextModel`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
-TEXT_PREFIX = "cond_stage_model.transformer."
 TEXT_MODEL = "text_model."
+TEXT_PROJECTION = "text_projection.weight"
 
 Pair = tuple[str, str]  # (LDM name, diffusers name)
 
@@ -45,19 +49,56 @@ _TEXT_LAYER = (
 )
 
 
+_OPEN_CLIP_LAYER = (
+    ("self_attn.out_proj", "attn.out_proj"),
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+)
+
+
+class OpenClip(NamedTuple):
+    """Where open_clip has a tensor: its name there, and which view of it.
+
+    third: 0 to 2, that third of the rows; None for all. transposed: rows are columns.
+    """
+
+    name: str
+    third: int | None = None
+    transposed: bool = False
+
+    def view(self, stored: Tensor) -> Tensor:
+        """The tensor as transformers has it, over the same storage."""
+        if self.third is not None:
+            return stored.chunk(3)[self.third]
+        return stored.t() if self.transposed else stored
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """The view's shape, of the stored one's."""
+        if self.third is not None:
+            return (stored[0] // 3, *stored[1:]) if stored and stored[0] % 3 == 0 else ()
+        return stored[::-1] if self.transposed else stored
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetLayout:
     """Depths and widths of a U-Net.
 
     widths: channels of each level, outermost first. resnets: residual blocks of each level on the
     way down (one more on the way up). depths: transformer blocks in each attention of a level, 0
-    for a level without attention. middle_depth: those of the middle block.
+    for a level without attention. middle_depth: those of the middle block. heads: attention heads
+    of each level. linear: whether transformers are entered through linear layers, not convolutions.
+    label: channels of the vector that is added to the timestep (SDXL), 0 for none.
     """
 
     widths: tuple[int, ...] = (320, 640, 1280, 1280)
     resnets: int = 2
     depths: tuple[int, ...] = (1, 1, 1, 0)
     middle_depth: int = 1
+    heads: tuple[int, ...] = (8, 8, 8, 8)
+    linear: bool = False
+    label: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +115,18 @@ class VaeLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextLayout:
-    """Depth of a CLIP text encoder: its number of transformer layers."""
+    """Depth and widths of a CLIP text encoder.
+
+    layers: transformer layers. width: channels. inner: channels inside the feed-forward layers.
+    projection: channels of the pooled vector, 0 where none is asked for. activation: of the
+    feed-forward layers, in transformers' words.
+    """
 
     layers: int = 12
+    width: int = 768
+    inner: int = 3072
+    projection: int = 0
+    activation: str = "quick_gelu"
 
 
 def unet_map(layout: UNetLayout) -> dict[str, str]:
@@ -88,6 +138,11 @@ def unet_map(layout: UNetLayout) -> dict[str, str]:
         ("out.0", "conv_norm_out"),
         ("out.2", "conv_out"),
     )
+    label = (
+        ("label_emb.0.0", "add_embedding.linear_1"),
+        ("label_emb.0.2", "add_embedding.linear_2"),
+    )
+    ends = (*ends, *label) if layout.label else ends
     pairs = [*_with_bias(ends), *_down(layout), *_middle(layout), *_up(layout)]
     return dict(pairs)
 
@@ -105,17 +160,40 @@ def vae_map(layout: VaeLayout) -> dict[str, str]:
     return dict([*pairs, *_vae_down(layout), *_vae_up(layout)])
 
 
-def text_map(layout: TextLayout) -> dict[str, str]:
-    """LDM name -> transformers name of every tensor of a CLIP text encoder, without `TEXT_PREFIX`.
-
-    Both sides carry `text_model.`; `canonical_text_name` gives a module tree without it that same
-    name.
-    """
+def text_names(layout: TextLayout) -> list[str]:
+    """transformers' name of every tensor of a CLIP text encoder, with `text_model.` in front."""
     names = ["embeddings.token_embedding.weight", "embeddings.position_embedding.weight"]
     modules = [f"encoder.layers.{n}.{name}" for n in range(layout.layers) for name in _TEXT_LAYER]
     for module in [*modules, "final_layer_norm"]:
         names += [f"{module}.weight", f"{module}.bias"]
-    return {f"{TEXT_MODEL}{name}": f"{TEXT_MODEL}{name}" for name in names}
+    own = [f"{TEXT_MODEL}{name}" for name in names]
+    return [*own, TEXT_PROJECTION] if layout.projection else own
+
+
+def open_clip_map(layout: TextLayout) -> dict[str, OpenClip]:
+    """transformers' name -> where open_clip has that tensor, for every tensor of an encoder.
+
+    q, k and v lie below each other in one tensor, and the projection is transposed. Source:
+    mlfoundations/open_clip `transformer.py`.
+    """
+    ends = {
+        "embeddings.token_embedding.weight": OpenClip("token_embedding.weight"),
+        "embeddings.position_embedding.weight": OpenClip("positional_embedding"),
+        "final_layer_norm.weight": OpenClip("ln_final.weight"),
+        "final_layer_norm.bias": OpenClip("ln_final.bias"),
+    }
+    found = {f"{TEXT_MODEL}{name}": place for name, place in ends.items()}
+    for n in range(layout.layers):
+        own, theirs = f"{TEXT_MODEL}encoder.layers.{n}", f"transformer.resblocks.{n}"
+        for kind in ("weight", "bias"):
+            for third, name in enumerate("qkv"):
+                place = OpenClip(f"{theirs}.attn.in_proj_{kind}", third=third)
+                found[f"{own}.self_attn.{name}_proj.{kind}"] = place
+            for name, inside in _OPEN_CLIP_LAYER:
+                found[f"{own}.{name}.{kind}"] = OpenClip(f"{theirs}.{inside}.{kind}")
+    if layout.projection:
+        found[TEXT_PROJECTION] = OpenClip("text_projection", transposed=True)
+    return found
 
 
 def inverted(names: dict[str, str]) -> dict[str, str]:
@@ -128,7 +206,7 @@ def inverted(names: dict[str, str]) -> dict[str, str]:
 
 def canonical_text_name(name: str) -> str:
     """A text encoder's name with `text_model.` in front, which transformers 5 leaves out."""
-    return name if name.startswith(TEXT_MODEL) else TEXT_MODEL + name
+    return name if name.startswith((TEXT_MODEL, TEXT_PROJECTION)) else TEXT_MODEL + name
 
 
 def is_vae_projection(diffusers_name: str) -> bool:

@@ -1,89 +1,65 @@
-"""Widths and depths of a Stable Diffusion 1 checkpoint, read from its tensors' shapes."""
+"""Widths and depths of a checkpoint's networks, read from its tensors' shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
 from ..errors import CheckpointError
 from .checkpoint import Checkpoint, Shapes
-from .keymaps import (
-    TEXT_PREFIX,
-    UNET_PREFIX,
-    VAE_PREFIX,
-    TextLayout,
-    UNetLayout,
-    VaeLayout,
-    canonical_text_name,
-)
+from .families import SD1, SD2, SDXL, Family
+from .keymaps import TEXT_MODEL, TEXT_PROJECTION, TextLayout, UNetLayout, VaeLayout
+from .parts import TITLES, PartTensors
 
-UNET_HEADS = 8  # in every layer of SD1, whatever its width
-TEXT_HEAD_SIZE = 64
+SD1_HEADS = 8  # in every layer of SD1, whatever its width
+HEAD_SIZE = 64  # channels, in SD2's and SDXL's U-Nets and in every text encoder
 GROUPS = 32  # of every group norm in U-Net and VAE
+SIZE_CHANNELS = 256  # of each of SDXL's six time ids
+TIME_IDS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """All that is needed to build the three networks of a checkpoint.
+    """All that is needed to build the networks of a checkpoint.
 
-    context: channels of the text embedding that the U-Net takes. text_width: channels of the text
-    encoder, and text_inner those inside its feed-forward layers. latents: channels of the VAE's
-    latents.
+    texts: by part, "text_encoder" and in SDXL "text_encoder_2". context: channels of the text that
+    the U-Net attends to. latents: channels of the VAE's latents.
     """
 
+    family: Family
     unet: UNetLayout
     vae: VaeLayout
-    text: TextLayout
+    texts: Mapping[str, TextLayout]
     context: int
-    text_width: int
-    text_inner: int
     latents: int
 
 
-def part_names(shapes: Shapes, prefix: str) -> dict[str, str]:
-    """Names inside one part (a text encoder's in canonical spelling) -> names in the file."""
-    found = {}
-    for name in shapes:
-        if name.startswith(prefix):
-            inside = name[len(prefix) :]
-            found[canonical_text_name(inside) if prefix == TEXT_PREFIX else inside] = name
-    return found
-
-
-def read_layout(checkpoint: Checkpoint) -> Layout:
-    """Read the layout of an SD1 checkpoint.
+def read_layout(checkpoint: Checkpoint, family: Family, parts: Mapping[str, PartTensors]) -> Layout:
+    """Read the layout of a checkpoint of `family`.
 
     Raises CheckpointError where a part is missing or makes no sense.
     """
     try:
-        unet, context = _unet(_part(checkpoint, UNET_PREFIX, "U-Net"))
-        vae, latents = _vae(_part(checkpoint, VAE_PREFIX, "VAE"))
-        text = _part(checkpoint, TEXT_PREFIX, "text encoder")
-        layers = _count(text.shapes, "text_model.encoder.layers.{}.layer_norm1.weight")
-        text_width = _text_width(text)
-        if text_width != context:
-            raise _LayoutError(
-                f"its text encoder has {text_width} channels, its U-Net takes {context}"
-            )
+        own = {name: _part(name, tensors, family) for name, tensors in parts.items()}
+        unet, context = _unet(own["unet"], family)
+        vae, latents = _vae(own["vae"])
+        texts = {
+            name: _text(part, family, name) for name, part in own.items() if name.startswith("text")
+        }
+        _check_texts(texts, context, unet, family)
         return Layout(
-            unet=unet,
-            vae=vae,
-            text=TextLayout(layers=layers),
-            context=context,
-            text_width=text_width,
-            text_inner=text.width("text_model.encoder.layers.0.mlp.fc1.weight"),
-            latents=latents,
+            family=family, unet=unet, vae=vae, texts=texts, context=context, latents=latents
         )
     except _LayoutError as error:
         raise CheckpointError(
-            f"{checkpoint.path}: {error}; it is damaged, or not laid out as Stable Diffusion 1.x"
+            f"{checkpoint.path}: {error}; it is damaged, or not laid out as {family.title}"
         ) from error
 
 
 def text_heads(width: int) -> int:
     """Attention heads of a text encoder of this width: 64 channels each, one at least."""
-    return max(1, width // TEXT_HEAD_SIZE)
+    return max(1, width // HEAD_SIZE)
 
 
 class _LayoutError(Exception):
@@ -108,11 +84,12 @@ class _Part:
         return self.shape(name, 2)[0]
 
 
-def _part(checkpoint: Checkpoint, prefix: str, title: str) -> _Part:
-    names = part_names(checkpoint.shapes, prefix)
-    if not names:
-        raise _LayoutError(f"it has no {title} (no tensor begins with {prefix!r})")
-    return _Part(title, {name: checkpoint.shapes[full] for name, full in names.items()})
+def _part(name: str, tensors: PartTensors, family: Family) -> _Part:
+    if not tensors:
+        prefixes = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
+        prefix = {**prefixes, **family.text_prefixes}[name]
+        raise _LayoutError(f"it has no {TITLES[name]} (no tensor begins with {prefix!r})")
+    return _Part(TITLES[name], {inside: stored.shape for inside, stored in tensors.items()})
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
@@ -127,7 +104,7 @@ def _same(values: Iterable[int], what: str) -> int:
     return found[0]
 
 
-def _unet(part: _Part) -> tuple[UNetLayout, int]:
+def _unet(part: _Part, family: Family) -> tuple[UNetLayout, int]:
     """Walk the input blocks: each is a residual block, maybe with attention, or a downsampling."""
     levels: list[list[tuple[int, int]]] = [[]]  # for each residual block (width, transformer depth)
     for number in count(1):
@@ -139,17 +116,33 @@ def _unet(part: _Part) -> tuple[UNetLayout, int]:
             levels[-1].append((width, _depth(part, f"{block}.1")))
         else:
             break
+    widths = tuple(_same((w for w, _ in level), "widths in one level") for level in levels)
+    heads = tuple(SD1_HEADS if family is SD1 else max(1, width // HEAD_SIZE) for width in widths)
+    label = "label_emb.0.0.weight"
     layout = UNetLayout(
-        widths=tuple(_same((w for w, _ in level), "widths in one level") for level in levels),
+        widths=widths,
         resnets=_same((len(level) for level in levels), "residual blocks per level"),
         depths=tuple(_same((d for _, d in level), "depths in one level") for level in levels),
         middle_depth=_depth(part, "middle_block.1"),
+        heads=heads,
+        linear=len(part.shapes.get("middle_block.1.proj_in.weight", ())) == 2,
+        label=part.shape(label, 2)[1] if label in part.shapes else 0,
     )
+    _check_unet(part, layout)
+    context = part.shape("middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)[1]
+    return layout, context
+
+
+def _check_unet(part: _Part, layout: UNetLayout) -> None:
     _check_widths(part, layout.widths)
     if not layout.middle_depth or len(layout.widths) < 2:
         raise _LayoutError("its U-Net has no attention in the middle, or one level only")
-    context = part.shape("middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)[1]
-    return layout, context
+    deepest = layout.depths[-1] or 1
+    if layout.middle_depth != deepest:
+        raise _LayoutError(
+            f"its U-Net has {layout.middle_depth} transformer blocks in the middle instead of "
+            f"{deepest}: a pruned or distilled model, which can't be trained yet"
+        )
 
 
 def _depth(part: _Part, attention: str) -> int:
@@ -178,8 +171,34 @@ def _check_widths(part: _Part, widths: Iterable[int]) -> None:
             raise _LayoutError(f"its {part.title} has a width of {width}, no multiple of {GROUPS}")
 
 
-def _text_width(part: _Part) -> int:
-    width = part.shape("text_model.embeddings.token_embedding.weight", 2)[1]
+def _text(part: _Part, family: Family, name: str) -> TextLayout:
+    """A text encoder; SD2's without its last layer, which Stable Diffusion never reads."""
+    width = part.shape(f"{TEXT_MODEL}embeddings.token_embedding.weight", 2)[1]
     if width % text_heads(width):
-        raise _LayoutError(f"its text encoder has a width of {width}, no multiple of its heads")
-    return width
+        raise _LayoutError(f"its {part.title} has a width of {width}, no multiple of its heads")
+    layers = _count(part.shapes, TEXT_MODEL + "encoder.layers.{}.layer_norm1.weight")
+    pooled = name == "text_encoder_2"
+    return TextLayout(
+        layers=layers - (family is SD2),
+        width=width,
+        inner=part.width(f"{TEXT_MODEL}encoder.layers.0.mlp.fc1.weight"),
+        projection=part.width(TEXT_PROJECTION) if pooled else 0,
+        activation="gelu" if pooled or family is SD2 else "quick_gelu",
+    )
+
+
+def _check_texts(
+    texts: Mapping[str, TextLayout], context: int, unet: UNetLayout, family: Family
+) -> None:
+    width = sum(text.width for text in texts.values())
+    if width != context:
+        encoders = "text encoder has" if len(texts) == 1 else "text encoders have"
+        raise _LayoutError(f"its {encoders} {width} channels, its U-Net takes {context}")
+    if min(text.layers for text in texts.values()) < 1:
+        raise _LayoutError("its text encoder has too few layers")
+    pooled = sum(text.projection for text in texts.values())
+    if family is SDXL and unet.label != pooled + TIME_IDS * SIZE_CHANNELS:
+        raise _LayoutError(
+            f"its U-Net takes {unet.label} channels beside the text, where its text encoder gives "
+            f"{pooled} and sizes {TIME_IDS * SIZE_CHANNELS}"
+        )

@@ -77,6 +77,11 @@ class TextOptions:
             )
 
 
+def takes_clip_skip(family: str) -> bool:
+    """Whether base.clip_skip has a meaning for this family; the others read a fixed layer."""
+    return any(use.user_clip_skip for use in TEXT_USES[family])
+
+
 def encode_captions(
     encoders: Sequence[nn.Module],
     uses: Sequence[TextUse],

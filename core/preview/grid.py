@@ -138,7 +138,7 @@ def _draw_pictures(
 def _attached(base: BaseModel, network: Network) -> Iterator[None]:
     """Attach the network for the length of a with block, unless it is attached to this base."""
     own = {id(parameter) for parameter in network.named_parameters().values()}
-    parameters = chain(base.unet.parameters(), base.text_encoder.parameters())
+    parameters = chain.from_iterable(part.parameters() for part in base.parts.values())
     if any(id(parameter) in own for parameter in parameters):
         yield
     else:

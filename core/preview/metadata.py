@@ -10,6 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from ..diffusion.samplers import SAMPLERS
 from ..models.base_model import BaseModel
+from ..models.text import takes_clip_skip
 from .sampling import DrawSettings, Prompt
 
 
@@ -17,6 +18,7 @@ def parameters_text(prompt: Prompt, settings: DrawSettings, base: BaseModel, see
     """Describe a picture in the WebUI's words, so that its "PNG info" can read them back."""
     sampler = SAMPLERS[settings.sampler]
     width, height = settings.size(base)
+    skips = takes_clip_skip(base.family.key)
     facts = {
         "Steps": settings.steps,
         "Sampler": sampler.title,
@@ -26,7 +28,7 @@ def parameters_text(prompt: Prompt, settings: DrawSettings, base: BaseModel, see
         "Size": f"{width}x{height}",
         "Model hash": base.sha256[:10],
         "Model": base.name,
-        "Clip skip": settings.clip_skip if settings.clip_skip != 1 else "",
+        "Clip skip": settings.clip_skip if skips and settings.clip_skip != 1 else "",
     }
     lines = [prompt.text.strip()]
     if prompt.negative.strip():

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..events import OnEvent, PhaseProgress, PhaseStarted, StopFlag, ignore, never
 from ..log import logger
 from ..models.base_model import BaseModel
+from ..models.text import Condition, TextOptions
 from ..randomness import generator
 
 LATENT_CHANNELS = 4
@@ -106,7 +107,7 @@ class Painter:
     ) -> None:
         self._base, self._settings, self._on_step, self._stop = base, settings, on_step, stop
         self._schedule: NoiseSchedule = scaled_linear(base.prediction, base.zero_terminal_snr)
-        self._contexts: dict[tuple[str, float], Tensor] = {}
+        self._conditions: dict[tuple[str, float], Condition] = {}
 
     def paint_all(
         self, prompts: Sequence[Prompt], text_strength: float = 1.0
@@ -153,14 +154,14 @@ class Painter:
         texts = [prompt.text for prompt in prompts]
         if guidance != 1:
             texts += [prompt.negative for prompt in prompts]
-        context = torch.cat([self._context(text, text_strength) for text in texts])
+        condition = _together([self._condition(text, text_strength) for text in texts])
         repeats = len(texts) // len(prompts)
 
         def denoise(xt: Tensor, timestep: Tensor) -> Tensor:
             if self._stop():
                 raise Stopped
             both, times = torch.cat([xt] * repeats), torch.cat([timestep] * repeats)
-            output = self._base.unet(both.to(context.dtype), times, context, return_dict=False)[0]
+            output = self._base.predict(both, times, condition)
             self._on_step(len(prompts))
             if repeats == 1:
                 return output
@@ -169,12 +170,13 @@ class Painter:
 
         return denoise
 
-    def _context(self, text: str, text_strength: float) -> Tensor:
-        """Encode a text alone, so that it does not depend on what else is drawn: (1, 77, C)."""
+    def _condition(self, text: str, text_strength: float) -> Condition:
+        """Encode a text alone, so that it does not depend on what else is drawn."""
         key = (text, text_strength)
-        if key not in self._contexts:
-            self._contexts[key] = self._base.encode_text([text], self._settings.clip_skip)
-        return self._contexts[key]
+        if key not in self._conditions:
+            options = TextOptions(clip_skip=self._settings.clip_skip)
+            self._conditions[key] = self._base.encode_text([text], options)
+        return self._conditions[key]
 
     def _picture(self, latent: Tensor, seed: int) -> Image.Image:
         """Decode one latent (4, h, w), alone for the sake of memory."""
@@ -188,6 +190,14 @@ class Painter:
             pixels = pixels.nan_to_num(nan=0.5, posinf=0.5, neginf=0.5)
         levels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
         return Image.fromarray(np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy()))
+
+
+def _together(conditions: Sequence[Condition]) -> Condition:
+    pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
+    return Condition(
+        torch.cat([condition.context for condition in conditions]),
+        torch.cat(pooled) if pooled else None,
+    )
 
 
 class Progress:

@@ -66,6 +66,5 @@ def require_effect(base: BaseModel, path: Path) -> None:
 def _answer(base: BaseModel) -> torch.Tensor:
     chance = generator(0, "proof")
     latents = torch.randn(1, 4, _PROOF_SIDE, _PROOF_SIDE, generator=chance)
-    context = base.encode_text([""])
     timestep = torch.tensor([_PROOF_TIMESTEP], device=base.device)
-    return base.unet(latents.to(base.device, base.dtype), timestep, context, return_dict=False)[0]
+    return base.predict(latents.to(base.device), timestep, base.encode_text([""]))

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..adapters.targets import UNET
 from ..config.recipe import OptimizerConfig
 
 ParameterGroups = list[dict[str, Any]]
@@ -26,11 +27,11 @@ OPTIMIZERS: dict[str, Callable[[ParameterGroups, OptimizerConfig], torch.optim.O
 def make_optimizer(
     parts: dict[str, list[torch.nn.Parameter]], config: OptimizerConfig
 ) -> torch.optim.Optimizer:
-    """One parameter group for each part ("unet", "text_encoder") at its own base rate.
+    """One parameter group for each part, the text encoders' at one rate and the U-Net's at its own.
 
     Each group keeps its base rate under "base_lr"; the loop sets "lr" from it at every step.
     """
-    rates = {"unet": config.unet_lr, "text_encoder": config.text_encoder_lr}
+    rates = {part: config.unet_lr if part == UNET else config.text_encoder_lr for part in parts}
     groups: ParameterGroups = [
         {"params": parameters, "lr": rates[part], "base_lr": rates[part], "name": part}
         for part, parameters in parts.items()

@@ -1,16 +1,20 @@
 """One forward pass of the training objective."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..diffusion.loss import min_snr_weight, weighted_mse
 from ..diffusion.noise import offset_noise
 from ..diffusion.schedule import NoiseSchedule, add_noise, target
 from ..diffusion.timesteps import draw_timesteps
 from ..randomness import generator
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""Noisy latents (B, 4, h, w) and timestep (B,) to the model's output (B, 4, h, w)."""
 
 
 class Latents(NamedTuple):
@@ -59,15 +63,15 @@ def draw(seed: int, step: int, micro: int, shape: torch.Size, noise_offset: floa
 
 
 def denoising_loss(
-    unet: nn.Module, context: Tensor, latents: Latents, draws: Draws, objective: Objective
+    predict: Predict, latents: Latents, draws: Draws, objective: Objective
 ) -> Tensor:
     """Weighted mean squared error between the U-Net's output and its target, a 0-dim fp32 tensor.
 
-    context: (B, 77, C) in the U-Net's dtype. The noisy latents need no gradient, so the backward
+    The noisy latents need no gradient, so the backward
     pass ends at the first adapter.
     """
     x0 = latents.mean + latents.std * draws.latent_noise
     xt = add_noise(objective.schedule, x0, draws.noise, draws.timestep)
-    output = unet(xt.to(context.dtype), draws.timestep, context, return_dict=False)[0]
+    output = predict(xt, draws.timestep)
     wanted = target(objective.schedule, x0, draws.noise, draws.timestep)
     return weighted_mse(output, wanted, objective.weight[draws.timestep])

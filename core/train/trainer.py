@@ -1,5 +1,6 @@
 """One training: its position, factors and optimizer, moved on by whole optimizer steps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,9 +9,11 @@ from torch import Tensor
 from ..adapters.network import Network
 from ..config.recipe import Recipe
 from ..data.batches import Batch, BatchPlan
+from ..data.cache import LatentCache, TextCache
 from ..diffusion.schedule import scaled_linear
 from ..errors import FileError, TrainerError
 from ..models.base_model import BaseModel
+from ..models.text import Condition, TextOptions
 from .lr import lr_factor
 from .optimizers import make_optimizer
 from .precision import Precision, make_scaler
@@ -22,14 +25,16 @@ class TrainingData:
     """What the loop draws from, encoded once.
 
     batches: which pictures each step sees. latents: (mean, std) of every picture, each
-    (4, h, w), fp32 on the CPU. captions: one for each picture. contexts: encoded text (77, C) by
-    caption, or None while the text encoder itself is trained.
+    (4, h, w), fp32 on the CPU. captions: one for each picture. conditions: encoded text by caption,
+    (77, C) and the pooled vector (P,) where there is one, or None while the text encoders
+    themselves are trained. time_ids: (N, 6), each picture's sizes and crop; see `encode.time_ids`.
     """
 
     batches: BatchPlan
-    latents: list[tuple[Tensor, Tensor]]
+    latents: LatentCache
     captions: list[str]
-    contexts: dict[str, Tensor] | None
+    conditions: TextCache | None
+    time_ids: Tensor
 
 
 class Trainer:
@@ -151,14 +156,27 @@ class Trainer:
             seed, self.step, micro, latents.mean.shape, self._recipe.objective.noise_offset
         )
         draws = Draws(*(self._moved(tensor) for tensor in draws))
-        context = self._context([self._data.captions[index] for index in batch.indices])
-        return denoising_loss(self._base.unet, context, latents, draws, self._objective)
+        condition = self._condition([self._data.captions[index] for index in batch.indices])
+        sizes = None
+        if condition.pooled is not None:
+            sizes = self._moved(self._data.time_ids[list(batch.indices)])
 
-    def _context(self, captions: list[str]) -> Tensor:
-        if self._data.contexts is None:
-            return self._base.encode_text(captions, self._recipe.base.clip_skip)
-        contexts = torch.stack([self._data.contexts[caption] for caption in captions])
-        return self._moved(contexts.to(self._dtype))
+        def predict(xt: Tensor, timestep: Tensor) -> Tensor:
+            return self._base.predict(xt, timestep, condition, sizes)
+
+        return denoising_loss(predict, latents, draws, self._objective)
+
+    def _condition(self, captions: list[str]) -> Condition:
+        known = self._data.conditions
+        if known is None:
+            options = TextOptions(clip_skip=self._recipe.base.clip_skip)
+            return self._base.encode_text(captions, options)
+        contexts, pooled = zip(*(known[caption] for caption in captions), strict=True)
+        vectors = [vector for vector in pooled if vector is not None]
+        return Condition(self._stacked(contexts), self._stacked(vectors) if vectors else None)
+
+    def _stacked(self, rows: Sequence[Tensor]) -> Tensor:
+        return self._moved(torch.stack(tuple(rows)).to(self._dtype))
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, non_blocking=True)

@@ -53,7 +53,10 @@ def test_stopping_gives_nothing(dataset):
     calls = []
     assert encode_latents(dataset, plan, encode, calls.append, lambda: len(calls) > 1) is None
     assert len(calls) == 2
-    assert encode_captions(["a"], lambda texts: torch.zeros(1, 2, 3), stop=lambda: True) is None
+    assert (
+        encode_captions(["a"], lambda texts: (torch.zeros(1, 2, 3), None), stop=lambda: True)
+        is None
+    )
 
 
 def test_latents_that_are_no_numbers_name_the_picture(dataset):
@@ -69,19 +72,25 @@ def test_latents_that_are_no_numbers_name_the_picture(dataset):
         encode_latents(dataset, plan, overflow)
 
 
-def test_captions_are_encoded_once_each():
+@pytest.mark.parametrize("pooled", [True, False])
+def test_captions_are_encoded_once_each(pooled):
     asked: list[str] = []
 
-    def embed(texts: list[str]) -> torch.Tensor:
+    def embed(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
         asked.extend(texts)
-        return torch.tensor([[[float(text)] * 4] * 3 for text in texts], dtype=torch.float16)
+        rows = [[[float(text)] * 4] * 3 for text in texts]
+        contexts = torch.tensor(rows, dtype=torch.float16)
+        return contexts, contexts[:, 0] + 1 if pooled else None
 
     captions = [str(index % 40) for index in range(100)]
     events: list[Event] = []
     cache = encode_captions(captions, embed, events.append)
     assert cache is not None
     assert asked == captions[:40]
-    assert cache["7"].shape == (3, 4)
-    assert cache["7"].dtype == torch.float32
-    assert cache["39"].unique().tolist() == [39]
+    context, vector = cache["39"]
+    assert context.shape == (3, 4)
+    assert context.dtype == torch.float32
+    assert context.unique().tolist() == [39]
+    assert (vector is not None) is pooled
+    assert vector is None or vector.tolist() == [40.0] * 4
     assert events[-1] == PhaseProgress(name="text", done=40, total=40)

@@ -23,17 +23,17 @@ from lora_loop.core.demo.subject_set import (
     write_world,
 )
 from lora_loop.core.models.keymaps import (
-    TEXT_PREFIX,
     UNET_PREFIX,
     VAE_PREFIX,
     TextLayout,
     UNetLayout,
     VaeLayout,
-    text_map,
+    text_names,
     unet_map,
     vae_map,
 )
 
+TEXT_PREFIX = "cond_stage_model.transformer."
 HOME = Path(package).parent
 BASE = HOME / "assets" / "base.safetensors"
 CARD = HOME / "assets" / "MODEL_CARD.md"
@@ -46,7 +46,7 @@ def test_file_is_small_and_half_precision_in_sd1_layout() -> None:
     expected = {
         *(UNET_PREFIX + name for name in unet_map(UNetLayout(widths=(64, 64, 128, 128)))),
         *(VAE_PREFIX + name for name in vae_map(VaeLayout(widths=(128, 64, 64, 128), resnets=1))),
-        *(TEXT_PREFIX + name for name in text_map(TextLayout(layers=4))),
+        *(TEXT_PREFIX + name for name in text_names(TextLayout(layers=4))),
     }
     with safe_open(BASE, "pt") as file:
         assert set(file.keys()) == expected

@@ -1,7 +1,8 @@
-"""Writes checkpoints of Stable Diffusion 1's layout with random weights, full-size or thin.
+"""Writes checkpoints of Stable Diffusion's layouts with random weights, full-size or thin.
 
-Names and shapes are spelled out here after CompVis/latent-diffusion's modules, and not taken from
-the package's own key maps, so that they test those.
+Names and shapes are spelled out here after the modules of CompVis/latent-diffusion, Stability-AI's
+generative-models and open_clip, and not taken from the package's own key maps, so that they test
+those.
 """
 
 import json
@@ -19,10 +20,17 @@ Shaped = tuple[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sd1Shape:
-    """Widths and depths of one checkpoint; the defaults are Stable Diffusion 1.5's."""
+    """Widths and depths of one checkpoint; the defaults are Stable Diffusion 1.5's.
+
+    attention: transformer blocks of each level. context, label: channels of the text
+    and of the vector beside it, 0 for those of `text` and for none.
+    """
 
     unet: tuple[int, ...] = (320, 640, 1280, 1280)
-    attention: tuple[bool, ...] = (True, True, True, False)
+    attention: tuple[int, ...] = (1, 1, 1, 0)
+    linear: bool = False
+    context: int = 0
+    label: int = 0
     unet_resnets: int = 2
     text: int = 768
     text_inner: int = 3072
@@ -70,7 +78,17 @@ def write_sd1_checkpoint(
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write a safetensors file, tensor by tensor: a full-size one takes little memory."""
-    names = list(sd1_names(shape or sd1_shape(width)))
+    return write_checkpoint(path, list(sd1_names(shape or sd1_shape(width))), seed, dtype, metadata)
+
+
+def write_checkpoint(
+    path: Path,
+    names: list[Shaped],
+    seed: int,
+    dtype: torch.dtype,
+    metadata: dict[str, str] | None = None,
+) -> Path:
+    """Write tensors of these names and shapes."""
     header: dict[str, object] = {"__metadata__": metadata or {}}
     at = 0
     for name, size in names:
@@ -84,7 +102,7 @@ def write_sd1_checkpoint(
         file.write(len(text).to_bytes(8, "little") + text)
         for name, size in names:
             weight = random_weight(name, size, chance).to(dtype).contiguous()
-            file.write(weight.view(torch.uint8).numpy().data if size else b"")
+            file.write(weight.reshape(-1).view(torch.uint8).numpy().data)
     return path
 
 
@@ -135,10 +153,20 @@ def _unet_resnet(name: str, inputs: int, outputs: int, time: int) -> Iterator[Sh
         yield from _conv(f"{name}.skip_connection", inputs, outputs, 1)
 
 
-def _transformer(name: str, width: int, context: int) -> Iterator[Shaped]:
+def _projection(name: str, width: int, linear: bool) -> Iterator[Shaped]:
+    yield from _linear(name, width, width) if linear else _conv(name, width, width, 1)
+
+
+def _transformer(name: str, width: int, depth: int, shape: Sd1Shape) -> Iterator[Shaped]:
     yield from _norm(f"{name}.norm", width)
-    yield from _conv(f"{name}.proj_in", width, width, 1)
-    block = f"{name}.transformer_blocks.0"
+    yield from _projection(f"{name}.proj_in", width, shape.linear)
+    for number in range(depth):
+        block = f"{name}.transformer_blocks.{number}"
+        yield from _transformer_block(block, width, shape.context or shape.text)
+    yield from _projection(f"{name}.proj_out", width, shape.linear)
+
+
+def _transformer_block(block: str, width: int, context: int) -> Iterator[Shaped]:
     for attention, inputs in (("attn1", width), ("attn2", context)):
         yield from _linear(f"{block}.{attention}.to_q", width, width, bias=False)
         yield from _linear(f"{block}.{attention}.to_k", inputs, width, bias=False)
@@ -148,21 +176,24 @@ def _transformer(name: str, width: int, context: int) -> Iterator[Shaped]:
     yield from _linear(f"{block}.ff.net.2", 4 * width, width)
     for number in (1, 2, 3):
         yield from _norm(f"{block}.norm{number}", width)
-    yield from _conv(f"{name}.proj_out", width, width, 1)
 
 
 def _unet(shape: Sd1Shape) -> Iterator[Shaped]:
     first, time = shape.unet[0], 4 * shape.unet[0]
     yield from _linear("time_embed.0", first, time)
     yield from _linear("time_embed.2", time, time)
+    if shape.label:
+        yield from _linear("label_emb.0.0", shape.label, time)
+        yield from _linear("label_emb.0.2", time, time)
     yield from _conv("input_blocks.0.0", 4, first)
     channels, skips, number = first, [first], 1
     last = len(shape.unet) - 1
     for level, width in enumerate(shape.unet):
         for _ in range(shape.unet_resnets):
             yield from _unet_resnet(f"input_blocks.{number}.0", channels, width, time)
-            if shape.attention[level]:
-                yield from _transformer(f"input_blocks.{number}.1", width, shape.text)
+            depth = shape.attention[level]
+            if depth:
+                yield from _transformer(f"input_blocks.{number}.1", width, depth, shape)
             channels, number = width, number + 1
             skips.append(width)
         if level < last:
@@ -170,17 +201,18 @@ def _unet(shape: Sd1Shape) -> Iterator[Shaped]:
             number += 1
             skips.append(width)
     yield from _unet_resnet("middle_block.0", channels, channels, time)
-    yield from _transformer("middle_block.1", channels, shape.text)
+    yield from _transformer("middle_block.1", channels, shape.attention[last] or 1, shape)
     yield from _unet_resnet("middle_block.2", channels, channels, time)
     number = 0
     for level, width in reversed(list(enumerate(shape.unet))):
         for n in range(shape.unet_resnets + 1):
             block = f"output_blocks.{number}"
             yield from _unet_resnet(f"{block}.0", channels + skips.pop(), width, time)
-            if shape.attention[level]:
-                yield from _transformer(f"{block}.1", width, shape.text)
+            depth = shape.attention[level]
+            if depth:
+                yield from _transformer(f"{block}.1", width, depth, shape)
             if level and n == shape.unet_resnets:
-                yield from _conv(f"{block}.{2 if shape.attention[level] else 1}.conv", width, width)
+                yield from _conv(f"{block}.{2 if depth else 1}.conv", width, width)
             channels, number = width, number + 1
     yield from _norm("out.0", first)
     yield from _conv("out.2", first, 4)
@@ -242,3 +274,83 @@ def _text(shape: Sd1Shape) -> Iterator[Shaped]:
         yield from _linear(f"{layer}.mlp.fc2", shape.text_inner, width)
         yield from _norm(f"{layer}.layer_norm2", width)
     yield from _norm("final_layer_norm", width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenClipShape:
+    """Widths and depth of a text encoder in open_clip's layout."""
+
+    width: int
+    inner: int
+    layers: int
+    projection: int
+
+
+THIN_SD2_TEXT = OpenClipShape(width=128, inner=192, layers=3, projection=128)
+THIN_SD2 = Sd1Shape(
+    unet=(64, 64, 128, 128), unet_resnets=1, linear=True, text=128, vae=THIN.vae, vae_resnets=1
+)
+THIN_SDXL_TEXT = OpenClipShape(width=128, inner=192, layers=3, projection=96)
+THIN_SDXL = Sd1Shape(
+    unet=(64, 64, 128),
+    attention=(0, 1, 2),
+    linear=True,
+    context=64 + 128,
+    label=96 + 6 * 256,  # the pooled vector, and each of the time ids
+    text=64,
+    text_inner=128,
+    text_layers=3,
+    vae=THIN.vae,
+    vae_resnets=1,
+)
+
+
+def sd2_names() -> list[Shaped]:
+    """A thin Stable Diffusion 2; its last layer of text and the projection are never read."""
+    return [
+        *_both(THIN_SD2),
+        *_prefixed("cond_stage_model.model.", _open_clip(THIN_SD2_TEXT)),
+    ]
+
+
+def sdxl_names() -> list[Shaped]:
+    """A thin Stable Diffusion XL."""
+    return [
+        *_both(THIN_SDXL),
+        *_prefixed("conditioner.embedders.0.transformer.text_model.", _text(THIN_SDXL)),
+        *_prefixed("conditioner.embedders.1.model.", _open_clip(THIN_SDXL_TEXT)),
+    ]
+
+
+def tensors_of(names: list[Shaped], seed: int) -> dict[str, Tensor]:
+    """What `write_checkpoint` writes in fp32."""
+    chance = torch.Generator().manual_seed(seed)
+    return {name: random_weight(name, size, chance) for name, size in names}
+
+
+def _both(shape: Sd1Shape) -> Iterator[Shaped]:
+    yield from _prefixed("model.diffusion_model.", _unet(shape))
+    yield from _prefixed("first_stage_model.", _vae(shape))
+
+
+def _prefixed(prefix: str, part: Iterator[Shaped]) -> Iterator[Shaped]:
+    for name, size in part:
+        yield prefix + name, size
+
+
+def _open_clip(shape: OpenClipShape) -> Iterator[Shaped]:
+    width = shape.width
+    yield "positional_embedding", (77, width)
+    yield "token_embedding.weight", (49408, width)
+    yield "text_projection", (width, shape.projection)
+    yield "logit_scale", ()
+    for n in range(shape.layers):
+        block = f"transformer.resblocks.{n}"
+        yield from _norm(f"{block}.ln_1", width)
+        yield f"{block}.attn.in_proj_weight", (3 * width, width)
+        yield f"{block}.attn.in_proj_bias", (3 * width,)
+        yield from _linear(f"{block}.attn.out_proj", width, width)
+        yield from _norm(f"{block}.ln_2", width)
+        yield from _linear(f"{block}.mlp.c_fc", width, shape.inner)
+        yield from _linear(f"{block}.mlp.c_proj", shape.inner, width)
+    yield from _norm("ln_final", width)

@@ -11,6 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from lora_loop.core.models.base_model import BaseModel, load_base_model
 from lora_loop.core.models.keymaps import canonical_text_name
+from lora_loop.core.models.text import TextOptions
 
 from .make_checkpoint import EMBEDDED_LIKE, THIN, Sd1Shape, sd1_tensors, write_sd1_checkpoint
 
@@ -104,9 +105,10 @@ def test_vae_weights_are_those_of_diffusers_conversion(base, vae):
 def test_unet_gives_what_diffusers_gives(base, unet, size):
     chance = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 4, *size, generator=chance)
-    context = base.encode_text(["a cat", "two dogs"])
-    inputs = (latents, torch.tensor([10, 900]), context)
-    assert relative_difference(base.unet(*inputs).sample, unet(*inputs).sample) < 1e-5
+    condition = base.encode_text(["a cat", "two dogs"])
+    timestep = torch.tensor([10, 900])
+    wanted = unet(latents, timestep, condition.context).sample
+    assert relative_difference(base.predict(latents, timestep, condition), wanted) < 1e-5
 
 
 def test_vae_gives_what_diffusers_gives(base, vae):
@@ -126,5 +128,6 @@ def test_text_is_what_transformers_gives(base, text_encoder, clip_skip):
     states = text_encoder(ids, output_hidden_states=True).hidden_states
     norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
     last = text_encoder(ids).last_hidden_state
+    found = base.encode_text(captions, TextOptions(clip_skip=clip_skip))
     wanted = last if clip_skip == 1 else norm(states[-clip_skip])
-    assert relative_difference(base.encode_text(captions, clip_skip), wanted) < 1e-5
+    assert relative_difference(found.context, wanted) < 1e-5

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from lora_loop.core.errors import CheckpointError, ConfigError, TrainerError
 from lora_loop.core.models import base_model, build
 from lora_loop.core.models.base_model import BaseModel, load_base_model
-from lora_loop.core.models.text import encode_ids, text_body
+from lora_loop.core.models.text import TextOptions, encode_ids, text_body
 from lora_loop.core.models.unet_blocks import fused_attention, plain_attention, set_attention
 
 from .make_checkpoint import (
@@ -25,6 +25,7 @@ from .make_checkpoint import (
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT = "cond_stage_model.transformer.text_model."
+SECOND = TextOptions(clip_skip=2)
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 
 
@@ -77,12 +78,12 @@ def test_facts_of_the_model(base, path):
 
 
 def test_everything_is_frozen_in_eval_mode_and_off_the_meta_device(base):
-    for network in (base.unet, base.vae, base.text_encoder):
+    for network in (base.vae, *base.parts.values()):
         assert not any(module.training for module in network.modules())
         for tensor in [*network.parameters(), *network.buffers()]:
             assert tensor.device.type == "cpu"
             assert not tensor.requires_grad
-    positions = dict(base.text_encoder.named_buffers())
+    positions = dict(base.text_encoders["text_encoder"].named_buffers())
     for value in positions.values():
         assert torch.equal(value, torch.arange(77).expand(1, -1))
 
@@ -92,22 +93,22 @@ def test_weights_are_the_files(base, tensors):
     assert torch.equal(unet["conv_in.weight"], tensors[CONV_IN])
     stored = tensors[f"{VAE}decoder.mid.attn_1.q.weight"]
     assert torch.equal(vae["decoder.mid_block.attentions.0.to_q.weight"], stored[:, :, 0, 0])
-    layer = text_body(base.text_encoder).encoder.layers[1].mlp.fc1.bias
+    layer = text_body(base.text_encoders["text_encoder"]).encoder.layers[1].mlp.fc1.bias
     assert torch.equal(layer, tensors[f"{TEXT}encoder.layers.1.mlp.fc1.bias"])
-    total = sum(p.numel() for n in (base.unet, base.vae, base.text_encoder) for p in n.parameters())
+    networks = (base.vae, *base.parts.values())
+    total = sum(p.numel() for network in networks for p in network.parameters())
     assert total == sum(math.prod(size) for _, size in sd1_names(THIN))
 
 
 def test_dtypes_are_as_asked(path):
     base = load_base_model(path, dtype=torch.bfloat16)
     assert {p.dtype for p in base.unet.parameters()} == {torch.bfloat16}
-    assert {p.dtype for p in base.text_encoder.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in base.text_encoders["text_encoder"].parameters()} == {torch.bfloat16}
     assert {p.dtype for p in base.vae.parameters()} == {torch.float32}
     assert base.dtype == torch.bfloat16
-    context = base.encode_text(["a cat"])
-    assert context.dtype == torch.bfloat16
-    latents = torch.zeros(1, 4, 8, 8, dtype=torch.bfloat16)
-    output = base.unet(latents, torch.tensor([5]), context, return_dict=False)[0]
+    condition = base.encode_text(["a cat"])
+    assert condition.context.dtype == torch.bfloat16
+    output = base.predict(torch.zeros(1, 4, 8, 8), torch.tensor([5]), condition)
     assert output.dtype == torch.bfloat16
     assert base.encode_images(torch.zeros(1, 3, 16, 16))[0].dtype == torch.float32
     assert load_base_model(path, vae_dtype=torch.bfloat16).vae.dtype == torch.bfloat16
@@ -123,9 +124,9 @@ def test_fp16_storage_is_widened_exactly(tmp_path, tensors):
 
 @pytest.mark.parametrize("size", [(6, 10), (7, 9), (1, 1), (8, 8)])
 def test_unet_takes_odd_sizes(base, size):
-    context = base.encode_text(["a cat", ""])
+    condition = base.encode_text(["a cat", ""])
     latents = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0))
-    output = base.unet(latents, torch.tensor([0, 999]), context, return_dict=False)[0]
+    output = base.predict(latents, torch.tensor([0, 999]), condition)
     assert output.shape == latents.shape
     assert torch.isfinite(output).all()
     assert not torch.equal(output[0], output[1])
@@ -153,13 +154,15 @@ def test_sides_of_pictures_must_be_multiples_of_8(base):
 
 def test_clip_skip_is_the_hidden_state_with_the_final_norm(base):
     ids = base.tokenizer.encode(["a photo of a cat", ""])
-    body = text_body(base.text_encoder)
-    states = base.text_encoder(ids, output_hidden_states=True).hidden_states
+    body = text_body(base.text_encoders["text_encoder"])
+    states = base.text_encoders["text_encoder"](ids, output_hidden_states=True).hidden_states
     # the first state is the embedding, so that state -2 of two layers comes after layer 0
     after_first = body.final_layer_norm(states[1])
-    torch.testing.assert_close(base.encode_text(["a photo of a cat", ""], 2), after_first)
-    last = base.text_encoder(ids).last_hidden_state
-    assert torch.equal(base.encode_text(["a photo of a cat", ""]), last)
+    torch.testing.assert_close(
+        base.encode_text(["a photo of a cat", ""], SECOND).context, after_first
+    )
+    last = base.text_encoders["text_encoder"](ids).last_hidden_state
+    assert torch.equal(base.encode_text(["a photo of a cat", ""]).context, last)
     assert not torch.allclose(last, after_first)
     assert len(body.encoder.layers) == 2
 
@@ -167,27 +170,27 @@ def test_clip_skip_is_the_hidden_state_with_the_final_norm(base):
 @pytest.mark.parametrize("clip_skip", [0, 3, -1])
 def test_clip_skip_beyond_the_layers_is_refused(base, clip_skip):
     with pytest.raises(ConfigError, match=rf"clip_skip is {clip_skip}.*2 layers"):
-        base.encode_text(["a cat"], clip_skip)
+        base.encode_text(["a cat"], TextOptions(clip_skip=clip_skip))
 
 
 def test_layers_are_put_back_after_an_error(base):
     with pytest.raises(IndexError):
-        encode_ids(base.text_encoder, torch.full((1, 77), 10**6), 2)
-    assert len(text_body(base.text_encoder).encoder.layers) == 2
+        encode_ids(base.text_encoders["text_encoder"], torch.full((1, 77), 10**6), 2)
+    assert len(text_body(base.text_encoders["text_encoder"]).encoder.layers) == 2
 
 
 def test_a_token_sees_only_those_before_it(base):
-    ends = base.encode_text(["a cat on a mat", "a cat on a hat"])
+    ends = base.encode_text(["a cat on a mat", "a cat on a hat"]).context
     torch.testing.assert_close(ends[0, :5], ends[1, :5])
     assert not torch.allclose(ends[0, 5:], ends[1, 5:])
 
 
 def test_gradients_flow_through_text_and_unet(base):
-    weight = text_body(base.text_encoder).encoder.layers[0].mlp.fc1.weight
+    weight = text_body(base.text_encoders["text_encoder"]).encoder.layers[0].mlp.fc1.weight
     weight.requires_grad_(True)
     try:
-        context = base.encode_text(["a cat"], 2)
-        base.unet(torch.ones(1, 4, 8, 8), torch.tensor([5]), context).sample.sum().backward()
+        condition = base.encode_text(["a cat"], SECOND)
+        base.predict(torch.ones(1, 4, 8, 8), torch.tensor([5]), condition).sum().backward()
         assert weight.grad is not None
         assert weight.grad.abs().max() > 0
     finally:
@@ -196,7 +199,7 @@ def test_gradients_flow_through_text_and_unet(base):
 
 
 def test_no_captions_give_no_context(base):
-    assert base.encode_text([]).shape == (0, 77, 64)
+    assert base.encode_text([]).context.shape == (0, 77, 64)
 
 
 def test_loading_needs_no_network(path, monkeypatch):
@@ -240,7 +243,7 @@ def test_text_encoder_names_without_text_model_load_too(changed, base, tensors):
     }
     gone = dict.fromkeys(name for name in tensors if name.startswith(TEXT))
     other = load_base_model(changed({**gone, **renamed}))
-    assert torch.equal(other.encode_text(["a cat"]), base.encode_text(["a cat"]))
+    assert torch.equal(other.encode_text(["a cat"]).context, base.encode_text(["a cat"]).context)
 
 
 def test_vae_attention_may_be_stored_as_linears(changed, base, tensors):
@@ -361,10 +364,10 @@ def test_small_heads_on_the_cpu_use_plain_products(base):
 def test_both_attentions_agree(base):
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     inputs = (latents, torch.tensor([400]), base.encode_text(["a cat"]))
-    plain = base.unet(*inputs).sample
+    plain = base.predict(*inputs)
     try:
         set_attention(base.unet, fused_attention)
-        torch.testing.assert_close(base.unet(*inputs).sample, plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(base.predict(*inputs), plain, rtol=1e-4, atol=1e-5)
     finally:
         build.use_quick_attention(base.unet, base.device)
 
@@ -374,7 +377,7 @@ def test_a_checkpoint_of_the_embedded_models_shape_loads(tmp_path):
     base = load_base_model(path)
     assert base.unet.config["block_out_channels"] == (64, 64, 128, 128)
     assert base.vae.config["block_out_channels"] == (128, 64, 64, 128)
-    assert base.encode_text(["a cat"], 4).shape == (1, 77, 96)
+    assert base.encode_text(["a cat"], TextOptions(clip_skip=4)).context.shape == (1, 77, 96)
     mean, _ = base.encode_images(torch.zeros(1, 3, 64, 64))
     assert base.decode(mean).shape == (1, 3, 64, 64)
 

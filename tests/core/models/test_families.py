@@ -47,16 +47,25 @@ def test_sd1_is_known_at_any_width(shape):
 
 
 @pytest.mark.parametrize(
-    ("shapes", "title"),
+    ("shapes", "key"),
     [
-        (unet_of(4, "cond_stage_model.model.transformer.resblocks.0.ln_1.weight"), "Diffusion 2"),
+        (unet_of(4, "cond_stage_model.model.transformer.resblocks.0.ln_1.weight"), "sd2"),
         (
             unet_of(
                 4, "conditioner.embedders.0.transformer.x", "conditioner.embedders.1.model.ln_final"
             ),
-            "Diffusion XL",
+            "sdxl",
         ),
-        (unet_of(4, f"{UNET}label_emb.0.0.weight"), "Diffusion XL"),
+        (unet_of(4, f"{UNET}label_emb.0.0.weight"), "sdxl"),
+    ],
+)
+def test_sd2_and_sdxl_are_known(shapes, key):
+    assert families.require_trained(checkpoint(shapes)).key == key
+
+
+@pytest.mark.parametrize(
+    ("shapes", "title"),
+    [
         (unet_of(4, "conditioner.embedders.0.model.ln_final.weight"), "refiner"),
         (unet_of(9, f"{TEXT}text_model.final_layer_norm.weight"), "in-painting"),
         (unet_of(9, "cond_stage_model.model.ln_final.weight"), "in-painting"),

@@ -25,7 +25,7 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before, start = peak(), time.perf_counter()
 base = load_base_model(sys.argv[2])
 seconds = time.perf_counter() - start
-networks = (base.unet, base.vae, base.text_encoder)
+networks = (base.unet, base.vae, base.text_encoders["text_encoder"])
 counts = [sum(p.numel() for p in network.parameters()) for network in networks]
 held = sum(p.numel() * p.element_size() for n in networks for p in n.parameters())
 print(json.dumps({"counts": counts, "held": held, "more": peak() - before, "seconds": seconds}))

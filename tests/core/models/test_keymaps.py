@@ -4,7 +4,9 @@ import pytest
 
 from lora_loop.core.models import build, keymaps
 from lora_loop.core.models.checkpoint import Checkpoint
+from lora_loop.core.models.families import SD1
 from lora_loop.core.models.layouts import Layout, read_layout
+from lora_loop.core.models.parts import parts_of
 
 from .make_checkpoint import EMBEDDED_LIKE, FULL, THIN, Sd1Shape, sd1_names, sd1_shape
 
@@ -12,7 +14,8 @@ SHAPES = pytest.mark.parametrize("shape", [FULL, THIN, EMBEDDED_LIKE, sd1_shape(
 
 
 def layout_of(shape: Sd1Shape, tmp_path) -> Layout:
-    return read_layout(Checkpoint(tmp_path, dict(sd1_names(shape)), {}, lambda name: None))
+    checkpoint = Checkpoint(tmp_path, dict(sd1_names(shape)), {}, lambda name: None)
+    return read_layout(checkpoint, SD1, parts_of(checkpoint, SD1))
 
 
 def ldm_names(shape: Sd1Shape, prefix: str) -> set[str]:
@@ -27,9 +30,9 @@ def test_layout_is_read_from_the_shapes(shape, tmp_path):
     assert layout.unet.depths == tuple(map(int, shape.attention))
     assert layout.unet.resnets == shape.unet_resnets
     assert (layout.vae.widths, layout.vae.resnets) == (shape.vae, shape.vae_resnets)
-    assert layout.text.layers == shape.text_layers
-    assert (layout.context, layout.text_width, layout.latents) == (shape.text, shape.text, 4)
-    assert layout.text_inner == shape.text_inner
+    text = layout.texts["text_encoder"]
+    assert (text.layers, text.inner) == (shape.text_layers, shape.text_inner)
+    assert (layout.context, text.width, layout.latents) == (shape.text, shape.text, 4)
 
 
 @SHAPES
@@ -51,11 +54,11 @@ def test_vae_map_is_complete(shape, tmp_path):
 @SHAPES
 def test_text_map_is_complete(shape, tmp_path):
     layout = layout_of(shape, tmp_path)
-    names = keymaps.text_map(layout.text)
-    assert set(names) == ldm_names(shape, keymaps.TEXT_PREFIX)
-    own = build.make_text_encoder(layout).state_dict()
+    names = keymaps.text_names(layout.texts["text_encoder"])
+    assert set(names) == ldm_names(shape, "cond_stage_model.transformer.")
+    own = build.make_text_encoder(layout.texts["text_encoder"]).state_dict()
     canonical = {keymaps.canonical_text_name(name) for name in own}
-    assert set(names.values()) == {name for name in canonical if "position_ids" not in name}
+    assert set(names) == {name for name in canonical if "position_ids" not in name}
 
 
 def test_other_depths_fit_too(tmp_path):
@@ -72,7 +75,7 @@ def test_other_depths_fit_too(tmp_path):
 def test_sd15_has_the_known_numbers_of_tensors():
     assert len(keymaps.unet_map(keymaps.UNetLayout())) == 686
     assert len(keymaps.vae_map(keymaps.VaeLayout())) == 248
-    assert len(keymaps.text_map(keymaps.TextLayout())) == 196
+    assert len(keymaps.text_names(keymaps.TextLayout())) == 196
 
 
 def test_known_names_of_sd15():

@@ -11,13 +11,13 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.config import NetworkConfig
-from lora_loop.core.models.base_model import BaseFacts, BaseModel, Networks
+from lora_loop.core.models.base_model import BaseFacts, BaseModel
 from lora_loop.core.models.families import SD1
 
 WIDTH = 16
 
 
-def _networks() -> Networks:
+def _networks() -> dict[str, torch.nn.Module]:
     cross = ["CrossAttn"] * 3
     unet = UNet2DConditionModel.from_config(
         {
@@ -48,21 +48,21 @@ def _networks() -> Networks:
         num_attention_heads=2,
         max_position_embeddings=77,
     )
-    return Networks(unet=unet, vae=vae, text_encoder=CLIPTextModel(text))
+    return {"unet": unet, "vae": vae, "text_encoder": CLIPTextModel(text)}
 
 
 @pytest.fixture(scope="session")
-def weights() -> Networks:
+def weights() -> dict[str, torch.nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the libraries draw their weights from the process's stream
         networks = _networks()
-    for module in (networks.unet, networks.vae, networks.text_encoder):
+    for module in networks.values():
         module.requires_grad_(False).eval()
     return networks
 
 
 @pytest.fixture
-def base(weights: Networks, tmp_path: Path) -> BaseModel:
+def base(weights: dict[str, torch.nn.Module], tmp_path: Path) -> BaseModel:
     file = tmp_path / "tiny.safetensors"
     file.write_bytes(b"tiny")
     facts = BaseFacts(

@@ -173,6 +173,6 @@ def test_wrong_requests_are_refused_before_any_work(base: BaseModel, network: Ne
 def test_half_precision_weights_draw(base: BaseModel, network: Network) -> None:
     half = copy.deepcopy(base)
     half.unet.to(torch.bfloat16)
-    half.text_encoder.to(torch.bfloat16)
+    half.text_encoders["text_encoder"].to(torch.bfloat16)
     one = request("ALL", prompts=PROMPTS[:1])
     assert render_grid(half, network, one).cells[0][0] is not None

@@ -121,8 +121,8 @@ def test_broken_numbers_give_gray_and_a_warning(
 def test_an_attached_network_keeps_its_gradients(base: BaseModel, network: Network) -> None:
     with network.attached(base.parts):
         draw(base, [Prompt("a cat")], FAST)
-        context = base.encode_text(["a cat"])
-        base.unet(torch.ones(1, 4, 8, 8), torch.zeros(1), context).sample.sum().backward()
+        condition = base.encode_text(["a cat"])
+        base.predict(torch.ones(1, 4, 8, 8), torch.zeros(1), condition).sum().backward()
     assert all(factor.grad is not None for factor in network.named_parameters().values())
 
 
