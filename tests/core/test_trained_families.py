@@ -29,8 +29,8 @@ METADATA = {
 COUNTS = {
     # 10 transformers of one block (8 attention, 2 feed-forward, 2 projections), 2 layers of text
     "sd2": {"lora_unet_": 10 * 12, "lora_te_": 2 * 6},
-    # 3 of one block, 4 of two; all 3 layers of both text encoders
-    "sdxl": {"lora_unet_": 3 * 12 + 4 * 22, "lora_te1_": 3 * 6, "lora_te2_": 3 * 6},
+    # 5 of one block, 6 of two; all 3 layers of both text encoders
+    "sdxl": {"lora_unet_": 5 * 12 + 6 * 22, "lora_te1_": 3 * 6, "lora_te2_": 3 * 6},
 }
 SGM = re.compile(r"lora_unet_(input_blocks_\d_1|middle_block_1|output_blocks_\d_1)_")
 

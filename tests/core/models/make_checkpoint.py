@@ -305,20 +305,25 @@ THIN_SDXL = Sd1Shape(
 )
 
 
-def sd2_names() -> list[Shaped]:
-    """A thin Stable Diffusion 2; its last layer of text and the projection are never read."""
-    return [
-        *_both(THIN_SD2),
-        *_prefixed("cond_stage_model.model.", _open_clip(THIN_SD2_TEXT)),
-    ]
+FULL_SD2 = Sd1Shape(linear=True, text=1024)
+FULL_SD2_TEXT = OpenClipShape(width=1024, inner=4096, layers=24, projection=1024)
+FULL_SDXL = Sd1Shape(
+    unet=(320, 640, 1280), attention=(0, 2, 10), linear=True, context=2048, label=2816
+)
+FULL_SDXL_TEXT = OpenClipShape(width=1280, inner=5120, layers=32, projection=1280)
 
 
-def sdxl_names() -> list[Shaped]:
-    """A thin Stable Diffusion XL."""
+def sd2_names(shape: Sd1Shape = THIN_SD2, text: OpenClipShape = THIN_SD2_TEXT) -> list[Shaped]:
+    """Stable Diffusion 2; its last layer of text and the projection are never read."""
+    return [*_both(shape), *_prefixed("cond_stage_model.model.", _open_clip(text))]
+
+
+def sdxl_names(shape: Sd1Shape = THIN_SDXL, text: OpenClipShape = THIN_SDXL_TEXT) -> list[Shaped]:
+    """Stable Diffusion XL; `shape` holds its first text encoder, `text` is its second."""
     return [
-        *_both(THIN_SDXL),
-        *_prefixed("conditioner.embedders.0.transformer.text_model.", _text(THIN_SDXL)),
-        *_prefixed("conditioner.embedders.1.model.", _open_clip(THIN_SDXL_TEXT)),
+        *_both(shape),
+        *_prefixed("conditioner.embedders.0.transformer.text_model.", _text(shape)),
+        *_prefixed("conditioner.embedders.1.model.", _open_clip(text)),
     ]
 
 

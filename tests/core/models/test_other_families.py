@@ -11,7 +11,13 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_loop.core.errors import CheckpointError
-from lora_loop.core.models.base_model import BaseModel, load_base_model
+from lora_loop.core.models.base_model import (
+    BaseModel,
+    load_base_model,
+    outline_checkpoint,
+    resolve_facts,
+)
+from lora_loop.core.models.checkpoint import Checkpoint
 from lora_loop.core.models.keymaps import canonical_text_name
 
 from . import make_checkpoint as thin
@@ -223,6 +229,43 @@ def test_missing_and_extra_tensors_are_named(tmp_path, family, name):
         load_base_model(path)
     assert f"({name})" in str(caught.value)
     assert "1 tensor unknown (conditioner.strange)" in str(caught.value)
+
+
+PUBLISHED = {  # parameters of the models on their hubs, SD2's text encoder without its last layer
+    "sd2": {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840},
+    "sdxl": {
+        "unet": 2_567_463_684,
+        "vae": 83_653_863,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+    },
+}
+CARRIED = {
+    "sd2": ["alphas_cumprod", "betas", "model_ema.decay", "model_ema.num_updates"],
+    "sdxl": [
+        "denoiser.sigmas",
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+    ],
+}
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+def test_full_size_layouts_have_the_published_sizes(tmp_path, family):
+    """From the header alone: no weight is made."""
+    names = {
+        "sd2": thin.sd2_names(thin.FULL_SD2, thin.FULL_SD2_TEXT),
+        "sdxl": thin.sdxl_names(thin.FULL_SDXL, thin.FULL_SDXL_TEXT),
+    }[family]
+    shapes = dict(names) | dict.fromkeys(CARRIED[family], (1,))
+    opened = Checkpoint(tmp_path / "full.safetensors", shapes, {}, lambda name: torch.ones(1))
+    outline = outline_checkpoint(opened, resolve_facts(opened, "auto", "auto"))
+    counts = {
+        part: sum(parameter.numel() for parameter in network.parameters())
+        for part, network in outline.networks.items()
+    }
+    assert counts == PUBLISHED[family]
+    heads = {"sd2": (5, 10, 20, 20), "sdxl": (5, 10, 20)}[family]
+    assert outline.layout.unet.heads == heads
 
 
 def test_a_vector_of_another_length_is_refused(tmp_path):
