@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..config.recipe import DatasetConfig, Recipe
 from ..errors import FileError
+from .console import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,4 +24,5 @@ def run(options: argparse.Namespace) -> int:
     if options.output.exists():
         raise FileError(f"{options.output} exists; choose another name with --output")
     recipe.save(options.output)
+    say(f"wrote {options.output}; set base.checkpoint in it to your model")
     return 0

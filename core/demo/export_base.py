@@ -47,6 +47,7 @@ def ldm_tensors(unet: Tensors, vae: Tensors, text: Tensors) -> Tensors:
         (UNET_PREFIX, unet_map(UNetLayout(widths=(64, 64, 128, 128))), unet),
         (VAE_PREFIX, vae_map(VaeLayout(widths=(128, 64, 64, 128), resnets=1)), spatial),
         (
+            f"{SD1.text_prefixes['text_encoder']}transformer.",
             {name: name for name in text_names(TextLayout(layers=4))},
             {canonical_text_name(name): value for name, value in text.items()},
         ),
