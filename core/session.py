@@ -43,6 +43,7 @@ from .train.precision import resolve_precision
 from .train.task import Task
 
 __all__ = [
+    "BaseModel",
     "Plan",
     "Start",
     "Trained",

@@ -1,0 +1,1 @@
+"""The programs that the tab lives in; each module alone imports its host."""
