@@ -8,8 +8,9 @@ bake_file(trained.path, "NOFACE")                          a plain file, weights
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,7 @@ from .preview.progress_plot import loss_plot
 from .preview.sampling import DrawSettings, Prompt, draw
 from .train.effect import open_network
 from .train.job import Job, Trained
+from .train.live_tensors import network_tensors
 from .train.precision import resolve_precision
 from .train.task import Task
 
@@ -49,6 +51,7 @@ __all__ = [
     "Trained",
     "bake_file",
     "make_plan",
+    "network_tensors",
     "open_base",
     "open_network",
     "pick_device",
@@ -57,6 +60,9 @@ __all__ = [
 ]
 
 Start = Literal["new", "resume", "restart"]
+
+Paint = Callable[[Network], Sequence[Image.Image]]
+"""Draws the recipe's prompts with the network that is trained; fewer pictures where it stopped."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -93,12 +99,14 @@ def run(
     start: Start = "new",
     on_event: OnEvent = ignore,
     stop: StopFlag = never,
+    paint: Paint | None = None,
 ) -> Trained:
     """Train the plan on `base`, write the network file, and read it back.
 
     start: "new" refuses where a stopped run of the same name waits, "resume" goes on with it, and
     "restart" forgets it. `stop` is asked between steps: what was trained is kept, as a network file
-    of its own and as a resume state. `base` is afterwards as it was, whatever happens.
+    of its own and as a resume state. `base` is afterwards as it was, whatever happens. `paint`
+    draws the previews on the way in place of our own sampler.
     """
     refuse_lost_state(plan.path, start)
     if start == "restart":
@@ -107,7 +115,9 @@ def run(
     task = Task(
         recipe=plan.recipe, pictures=plan.pictures, resolution=plan.resolution, path=plan.path
     )
-    trained = Job(task, base, on_event).run(state, stop, _sampler(plan, base, stop))
+    job = Job(task, base, on_event)
+    pictures = _own_pictures(plan, base, stop) if paint is None else partial(paint, job.network)
+    trained = job.run(state, stop, _sampler(plan, pictures))
     on_event(
         Finished(
             path=trained.path,
@@ -119,19 +129,26 @@ def run(
     return trained
 
 
-def _sampler(plan: Plan, base: BaseModel, stop: StopFlag) -> Callable[[int], Path | None]:
-    """Draws the recipe's prompts with the network as it is, side by side, into one PNG file."""
+def _own_pictures(plan: Plan, base: BaseModel, stop: StopFlag) -> Callable[[], list[Image.Image]]:
+    """Draws the recipe's prompts on the base model with whatever network is attached to it."""
     recipe = plan.recipe
     prompts = [Prompt(text, recipe.preview.negative_prompt) for text in recipe.preview.prompts]
     settings = DrawSettings.of(recipe.preview, recipe.base.clip_skip)
+    return lambda: draw(base, prompts, settings, stop=stop)
+
+
+def _sampler(
+    plan: Plan, pictures: Callable[[], Sequence[Image.Image]]
+) -> Callable[[int], Path | None]:
+    """Puts the pictures of the recipe's prompts side by side into one PNG file."""
 
     def sample(step: int) -> Path | None:
-        pictures = draw(base, prompts, settings, stop=stop)
-        if len(pictures) < len(prompts):
+        drawn = pictures()
+        if len(drawn) < len(plan.recipe.preview.prompts):
             return None
         path = samples_folder(plan.path) / f"step-{step:08d}.png"
         try:
-            write_png(path, side_by_side(pictures), overwrite=True)
+            write_png(path, side_by_side(drawn), overwrite=True)
         except FileError as error:  # a picture is not worth the training
             logger.warning("%s", error)
             return None
@@ -140,7 +157,7 @@ def _sampler(plan: Plan, base: BaseModel, stop: StopFlag) -> Callable[[int], Pat
     return sample
 
 
-def side_by_side(pictures: list[Image.Image]) -> Image.Image:
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     """One picture of several of equal size, from left to right."""
     width, height = pictures[0].size
     row = Image.new("RGB", (width * len(pictures), height))

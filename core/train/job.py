@@ -54,6 +54,11 @@ class Job:
         )
         self._saver = Saver(task, base, self._network, self._history)
 
+    @property
+    def network(self) -> Network:
+        """The network that is trained."""
+        return self._network
+
     def run(self, state: ResumeState | None, stop: StopFlag, sample: Sampler) -> Trained:
         """Train from the start or from `state`; the base model is put back, whatever happens."""
         if state is not None:

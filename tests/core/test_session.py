@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lora_loop.core import session
 from lora_loop.core.adapters.block_weights import BlockWeights
@@ -385,3 +386,32 @@ def test_what_lies_beside_a_network_is_not_overwritten(recipe):
     with pytest.raises(FileError, match=r"momo-loss\.png exists"):
         session.make_plan(recipe)
     assert plot.read_bytes() == before
+
+
+def test_a_host_paints_previews_with_the_live_network(recipe):
+    prompts = ("momo", "a red circle")
+    sampled = replace(recipe, preview=PreviewConfig(prompts=prompts, every=3))
+    base = open_base(sampled)
+    seen = []
+
+    def paint(network):
+        tensors = session.network_tensors(network, base.family.key)
+        seen.append({name: (tensor, tensor.clone()) for name, tensor in tensors.items()})
+        return [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+
+    trained = session.run(session.make_plan(sampled), base, paint=paint)
+    assert len(seen) == 2
+    first, last = seen
+    up = next(name for name in last if name.endswith(".lora_up.weight"))
+    assert not torch.equal(first[up][1], last[up][1])  # it was trained in between
+    assert torch.equal(first[up][0], last[up][0])  # and both share its memory
+    written = content(trained.path)
+    shown = {
+        name.replace(".lora_", ".").removesuffix(".weight"): t for name, (t, _) in last.items()
+    }
+    assert {name: shown[name].float().tolist() for name in written} == {
+        name: tensor.tolist() for name, tensor in written.items()
+    }
+    row = Image.open(session.samples_folder(trained.path) / "step-00000006.png")
+    assert row.size == (16, 8)
+    assert row.getpixel((0, 0)) == (255, 0, 0)
