@@ -14,7 +14,7 @@ from .config.network import NetworkConfig
 from .config.recipe import Recipe
 from .data.batches import BatchPlan
 from .data.buckets import Bucket, bucket_rules, lay_out
-from .data.scan import scan
+from .data.scan import Dataset, scan
 from .errors import ConfigError, FileError
 from .events import Finding, OnEvent, Planned, ignore
 from .models.base_model import EMBEDDED, Outline
@@ -70,10 +70,11 @@ class Plan:
         )
 
 
-def make_plan(recipe: Recipe, on_event: OnEvent = ignore) -> Plan:
+def make_plan(recipe: Recipe, on_event: OnEvent = ignore, dataset: Dataset | None = None) -> Plan:
     """Check everything that can be checked and count the true steps.
 
-    Raises the TrainerError of whatever would fail later: settings, checkpoint, dataset, output.
+    dataset: that of the recipe where it has been read already. Raises the TrainerError of
+    whatever would fail later: settings, checkpoint, dataset, output.
     """
     path = network_path(recipe)
     _check_presets(recipe)
@@ -82,7 +83,7 @@ def make_plan(recipe: Recipe, on_event: OnEvent = ignore) -> Plan:
     file_bytes = adapter_bytes(outline, recipe) + header_bytes(outline, recipe)
     check_folder(path.parent, file_bytes + _STATES * factor_bytes(outline, recipe))
     resolution = recipe.dataset.resolution or outline.facts.resolution
-    pictures = lay_out_dataset(recipe, resolution, on_event)
+    pictures = lay_out_dataset(recipe, resolution, on_event, dataset)
     return Plan(
         recipe=recipe,
         outline=outline,
@@ -99,10 +100,13 @@ def make_plan(recipe: Recipe, on_event: OnEvent = ignore) -> Plan:
     )
 
 
-def lay_out_dataset(recipe: Recipe, resolution: int, on_event: OnEvent = ignore) -> Pictures:
-    """Scan the recipe's dataset and lay it out for pictures of `resolution` pixels."""
+def lay_out_dataset(
+    recipe: Recipe, resolution: int, on_event: OnEvent = ignore, dataset: Dataset | None = None
+) -> Pictures:
+    """Scan the recipe's dataset, unless it is given, and lay it out for `resolution` pixels."""
     config = recipe.dataset
-    dataset = scan(config.folder, config.caption_extension, on_event)
+    if dataset is None:
+        dataset = scan(config.folder, config.caption_extension, on_event)
     buckets = lay_out(dataset.items, resolution, bucket_rules(config, resolution))
     return Pictures(dataset, buckets, BatchPlan(buckets, dataset.items, recipe.training))
 

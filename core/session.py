@@ -43,19 +43,31 @@ from .train.job import Job, Trained
 from .train.live_tensors import network_tensors
 from .train.precision import resolve_precision
 from .train.task import Task
+from .workbench import (
+    Dataset,
+    dataset_report,
+    describe_network,
+    draw_with,
+    read_dataset,
+)
 
 __all__ = [
     "BaseModel",
+    "Dataset",
     "Plan",
     "Start",
     "Trained",
     "bake_file",
+    "dataset_report",
+    "describe_network",
+    "draw_with",
     "make_plan",
     "network_tensors",
     "open_base",
     "open_network",
     "pick_device",
     "preview",
+    "read_dataset",
     "run",
 ]
 
@@ -166,9 +178,15 @@ def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     return row
 
 
-def make_plan(recipe: Recipe, start: Start = "new", on_event: OnEvent = ignore) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    start: Start = "new",
+    on_event: OnEvent = ignore,
+    dataset: Dataset | None = None,
+) -> Plan:
     """Check everything that can be checked and count the true steps; `start` as in `run`.
 
+    dataset: that of the recipe where `read_dataset` has read it already.
     Raises the TrainerError of whatever would fail later.
     """
     path = network_path(recipe)
@@ -176,7 +194,7 @@ def make_plan(recipe: Recipe, start: Start = "new", on_event: OnEvent = ignore) 
     if start == "new":
         for companion in (loss_plot_path(path), grid_path(path), samples_folder(path)):
             refuse_existing(companion)
-    return planned(recipe, on_event)
+    return planned(recipe, on_event, dataset)
 
 
 def has_state(network: Path) -> bool:

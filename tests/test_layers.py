@@ -23,6 +23,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"train", "preview"}),
     frozenset({"planner"}),
+    frozenset({"workbench"}),
     frozenset({"session"}),
     frozenset({"demo"}),
     frozenset({"cli"}),

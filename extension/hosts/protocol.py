@@ -60,9 +60,7 @@ class Host(Protocol):
         """The file of the model that the host has loaded; None where it has none, or never does."""
         ...
 
-    def borrow(
-        self, base: BaseConfig, memory: MemoryConfig
-    ) -> AbstractContextManager[BaseModel]:
+    def borrow(self, base: BaseConfig, memory: MemoryConfig) -> AbstractContextManager[BaseModel]:
         """The base model for the length of a with block, the host's queue held meanwhile.
 
         Afterwards, also after an error, the host is as it was. Raises TrainerError, also where the

@@ -1,0 +1,62 @@
+"""The one place that knows how gradio 3.41, 4.40 and the current version differ."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+UNCHANGED = {"__type__": "update"}  # what gr.update() is in every version
+
+
+def update(**changes: Any) -> dict[str, Any]:
+    """New properties of a component; without any, it stays as it is."""
+    return gr.update(**changes)
+
+
+def known(make: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    """Those of the options that this version's `make` takes."""
+    takes = inspect.signature(make).parameters.values()
+    names = {one.name for one in takes if one.kind is not one.VAR_KEYWORD}
+    return {name: value for name, value in options.items() if name in names}
+
+
+def make(kind: Callable[..., Any], **options: Any) -> Any:
+    """A component with those of the options that this version knows."""
+    return kind(**known(kind, **options))
+
+
+def listen(
+    event: Callable[..., Any],
+    work: Callable[..., Any] | None,
+    inputs: Sequence[Any] = (),
+    outputs: Sequence[Any] = (),
+    *,
+    script: str | None = None,
+    name: str | None = None,
+    quick: bool = False,
+) -> Any:
+    """Bind `event` (button.click, ...) to `work`; the answer can be followed by `.then`.
+
+    script: JavaScript that runs first. name: makes it callable as /api/NAME. quick: answered beside
+    the queue, without a spinner.
+    """
+    options: dict[str, Any] = {"js": script, "_js": script, "queue": not quick}
+    options["api_name"] = name if name else False
+    options["api_visibility"] = "public" if name else "private"
+    options["show_progress"] = "hidden"
+    chosen = known(event, **options)
+    if "api_visibility" in chosen and not name:
+        chosen.pop("api_name", None)
+    return event(fn=work, inputs=list(inputs), outputs=list(outputs), **chosen)
+
+
+def open_blocks(title: str, css: str, head: str) -> gr.Blocks:
+    """A page of its own; where the version wants style and head at the start, `page_options`."""
+    options = known(gr.Blocks, title=title, css=css, head=head, analytics_enabled=False)
+    return gr.Blocks(**options)
+
+
+def page_options(css: str, head: str) -> dict[str, Any]:
+    """What `mount_gradio_app` is to be given beside the page."""
+    return known(gr.mount_gradio_app, css=css, head=head)
