@@ -5,6 +5,7 @@ base = open_base(recipe.base, recipe.memory, device)       the base model, froze
 trained = run(plan, base, on_event=..., stop=...)          encode, train, write, read back
 grid = preview(base, trained.network, request)             no file and no merge in between
 bake_file(trained.path, "NOFACE")                          a plain file, weights folded in
+caption(folder, settings, open_captioner(settings, ...))   captions before all that; undo_captions
 """
 
 import math
@@ -21,6 +22,14 @@ from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
 from .adapters.lora import AdapterWeights
 from .adapters.network import Network, Strength, fold
+from .captions import (
+    caption,
+    find_captioners,
+    open_captioner,
+    read_captions,
+    undo_captions,
+    write_captions,
+)
 from .config.base import BaseConfig
 from .config.memory import MemoryConfig
 from .config.preview import PreviewConfig
@@ -58,17 +67,23 @@ __all__ = [
     "Start",
     "Trained",
     "bake_file",
+    "caption",
     "dataset_report",
     "describe_network",
     "draw_with",
+    "find_captioners",
     "make_plan",
     "network_tensors",
     "open_base",
+    "open_captioner",
     "open_network",
     "pick_device",
     "preview",
+    "read_captions",
     "read_dataset",
     "run",
+    "undo_captions",
+    "write_captions",
 ]
 
 Start = Literal["new", "resume", "restart"]

@@ -21,7 +21,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"config"}),
     frozenset({"diffusion", "adapters", "data", "captioning", "files"}),
     frozenset({"models"}),
-    frozenset({"train", "preview"}),
+    frozenset({"train", "preview", "captions"}),
     frozenset({"planner"}),
     frozenset({"workbench"}),
     frozenset({"session"}),

@@ -25,6 +25,7 @@ from ..events import (
 
 PHASES = {
     "scan": "Reading the pictures",
+    "caption": "Captioning",
     "text": "Encoding captions",
     "latents": "Encoding pictures",
     "train": "Training",

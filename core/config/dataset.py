@@ -85,18 +85,17 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_path("dataset.folder", self.folder)
-        extension = self.caption_extension
-        if (
-            not extension.startswith(".")
-            or len(extension) < 2
-            or set(extension) & set('/\\:*?"<>|')
-        ):
-            raise ConfigError(
-                f"dataset.caption_extension is {shown(extension)}; it must be an extension with "
-                'its dot, such as ".txt"'
-            )
+        check_caption_extension("dataset.caption_extension", self.caption_extension)
         if self.buckets and 0 < self.resolution < self.bucket_step:
             raise ConfigError(
                 f"dataset.bucket_step is {self.bucket_step} but dataset.resolution is "
                 f"{self.resolution}; the step must not be larger than the resolution"
             )
+
+
+def check_caption_extension(where: str, extension: str) -> None:
+    """Raise ConfigError unless `extension` can be that of text files, with its dot."""
+    if not extension.startswith(".") or len(extension) < 2 or set(extension) & set('/\\:*?"<>|'):
+        raise ConfigError(
+            f'{where} is {shown(extension)}; it must be an extension with its dot, such as ".txt"'
+        )

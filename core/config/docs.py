@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from .caption import caption_sections
 from .fields import Setting, Text, describe
 from .recipe import sections
 
@@ -19,6 +20,13 @@ _INTRO = Text(
     "are taken from the recipe's own folder.",
     "配方是由以下各组设置构成的 JSON 文件。未写出的设置取默认值，只有 `dataset.folder` 没有默认值。"
     "未知的名称和超出范围的数值都会报错。相对路径以配方文件所在的文件夹为准。",
+)
+_CAPTIONING = Text("Settings of captioning", "标注设置")
+_CAPTIONING_INTRO = Text(
+    "`lora-loop caption` takes each of these as an option (`--general-threshold 0.4`), or all in "
+    "a JSON file with `--config`: the settings of `caption` at its top, the other groups inside.",
+    "`lora-loop caption` 可用选项逐个指定（`--general-threshold 0.4`），或用 `--config` 指定 JSON "
+    "文件：`caption` 组的设置写在顶层，其余各组写在其中。",
 )
 _HEADER = Text(
     "| Setting | Default | Values | What it does |",
@@ -46,7 +54,17 @@ def _lines(language: Language) -> Iterator[str]:
     yield f"# {_in(_TITLE, language)}"
     yield ""
     yield _in(_INTRO, language)
-    for name, section in sections().items():
+    yield from _tables(sections(), language)
+    yield ""
+    yield f"# {_in(_CAPTIONING, language)}"
+    yield ""
+    yield _in(_CAPTIONING_INTRO, language)
+    yield from _tables(caption_sections(), language)
+    yield ""
+
+
+def _tables(groups: dict[str, type], language: Language) -> Iterator[str]:
+    for name, section in groups.items():
         title: Text = section.TITLE  # pyright: ignore[reportAttributeAccessIssue]
         yield ""
         yield f"## {_in(title, language)} (`{name}`)"
@@ -55,7 +73,6 @@ def _lines(language: Language) -> Iterator[str]:
         yield "|---|---|---|---|"
         for item in describe(section):
             yield _row(item, language)
-    yield ""
 
 
 def _row(item: Setting, language: Language) -> str:

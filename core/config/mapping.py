@@ -1,14 +1,18 @@
 """Plain mappings, as JSON has them, to settings objects and back; strict in one direction."""
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from ..errors import ConfigError
+from ..errors import ConfigError, FileError
 from .fields import shown
 
 T = TypeVar("T")
+
+_LARGEST_FILE = 4 << 20
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "recipe") -> T:
@@ -57,3 +61,46 @@ def _advice(key: object, known: Iterable[str], hints: Mapping[str, Any]) -> str:
         if is_dataclass(hint) and key in {item.name for item in fields(hint)}:
             return f"did you mean '{name}.{key}'?"
     return f"there are {', '.join(known)}"
+
+
+def read_settings(path: Path, what: str) -> str:
+    """The text of a settings file; `what` is what it should be, as "recipe".
+
+    Raises FileError where it cannot be read, ConfigError where it cannot be such a file.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_FILE:
+            raise ConfigError(f"{path} has {size} bytes: it is not a {what} (JSON text)")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a {what}: it is not UTF-8 text ({error})") from error
+    except (OSError, ValueError) as error:
+        raise FileError(f"The {what} {path} cannot be read: {error}") from error
+
+
+def parse_json(text: str, what: str) -> Any:
+    """Read JSON as settings are written: no name twice in a group, only finite numbers.
+
+    Raises ConfigError that calls the text `what`, as "the recipe".
+    """
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in mapping:
+                raise ConfigError(f"{what} gives '{key}' twice in one group; keep one of them")
+            mapping[key] = value
+        return mapping
+
+    def refuse_constant(name: str) -> Any:
+        raise ConfigError(f"{what} holds {name}; every number must be finite")
+
+    try:
+        return json.loads(text, object_pairs_hook=distinct, parse_constant=refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{what} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{what} is not usable JSON: {error}") from error

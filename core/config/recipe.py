@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from ..errors import ConfigError, FileError
 from .base import EMBEDDED, BaseConfig
 from .dataset import DatasetConfig
 from .fields import Limits, Text, check_fields, setting, shown
-from .mapping import from_mapping, to_mapping
+from .mapping import from_mapping, parse_json, read_settings, to_mapping
 from .memory import MemoryConfig
 from .network import NetworkConfig
 from .objective import ObjectiveConfig
@@ -20,7 +20,6 @@ from .preview import PreviewConfig
 from .training import TrainingConfig
 
 SCHEMA = 1
-_LARGEST_FILE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
         """Read a recipe from JSON text; paths stay as written. Raises ConfigError."""
-        mapping = _parse(text)
+        mapping = parse_json(text, "the recipe")
         schema = mapping.get("schema", SCHEMA) if isinstance(mapping, Mapping) else SCHEMA
         if isinstance(schema, int) and schema > SCHEMA:
             raise ConfigError(
@@ -83,15 +82,7 @@ class Recipe:
         content is wrong.
         """
         path = Path(path)
-        try:
-            size = path.stat().st_size
-            if size > _LARGEST_FILE:
-                raise ConfigError(f"{path} has {size} bytes: it is not a recipe (JSON text)")
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path} is not a recipe: it is not UTF-8 text ({error})") from error
-        except (OSError, ValueError) as error:
-            raise FileError(f"The recipe {path} cannot be read: {error}") from error
+        text = read_settings(path, "recipe")
         try:
             return _anchored(cls.from_json(text), path.resolve().parent)
         except ConfigError as error:
@@ -115,31 +106,6 @@ def sections() -> dict[str, type]:
     return {
         item.name: hints[item.name] for item in fields(Recipe) if is_dataclass(hints[item.name])
     }
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"the recipe is not valid JSON: {error.msg} in line {error.lineno}, column "
-            f"{error.colno}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the recipe is not usable JSON: {error}") from error
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in mapping:
-            raise ConfigError(f"the recipe gives '{key}' twice in one group; keep one of them")
-        mapping[key] = value
-    return mapping
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ConfigError(f"the recipe holds {name}; every number must be finite")
 
 
 def _anchored(recipe: Recipe, folder: Path) -> Recipe:

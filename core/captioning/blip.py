@@ -1,0 +1,234 @@
+"""BLIP (Li et al. 2022) through transformers, from a local folder.
+
+Pictures are prepared here and not by transformers' processor, whose later versions need
+torchvision; words are read and written with the tokenizers package for the same reason.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..config.caption_models import BlipConfig
+from ..errors import CheckpointError
+from .folders import file_stamp
+from .nucleus import NucleusNoise
+
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
+# CLIP's, which BLIP was trained with
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+NUCLEUS_PENALTY = 1.1  # on repeated words, as BLIP's authors draw
+
+
+@dataclass(frozen=True, slots=True)
+class BlipFiles:
+    """The files of one BLIP."""
+
+    name: str
+    config: Path
+    weights: Path
+    tokenizer: Path
+
+    @classmethod
+    def find(cls, folder: Path) -> list["BlipFiles"]:
+        """The BLIP whose files lie in this very folder, or none."""
+        config = folder / CONFIG
+        weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+        tokenizer = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
+        if weights is None or tokenizer is None or _model_type(config) != "blip":
+            return []
+        return [cls(folder.name, config, weights, tokenizer)]
+
+
+def _model_type(config: Path) -> str:
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How a BLIP takes pictures. size: the square's side in pixels; mean, std: of R, G, B."""
+
+    size: int
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+    @classmethod
+    def read(cls, folder: Path, size: int) -> "Preparation":
+        """From the folder's preprocessor_config.json, if it has one; size: the vision model's."""
+        path = folder / PROCESSOR
+        if not path.is_file():
+            return cls(size)
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            mean, std = tuple(facts["image_mean"]), tuple(facts["image_std"])
+            return cls(size, tuple(map(float, mean)), tuple(map(float, std)))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+
+
+def prepare_picture(picture: Image.Image, how: Preparation) -> np.ndarray:
+    """RGB to (3, size, size), float32, normalised; squeezed to a square as BLIP was trained."""
+    square = picture.resize((how.size, how.size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(square, dtype=np.float32) / 255.0
+    pixels = (pixels - np.float32(how.mean)) / np.float32(how.std)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """A model that is in memory."""
+
+    model: Any
+    tokenizer: Any
+    preparation: Preparation
+    dtype: torch.dtype
+
+
+class BlipCaptioner:
+    """BLIP as a captioner."""
+
+    def __init__(
+        self,
+        files: BlipFiles,
+        config: BlipConfig,
+        device: torch.device,
+        read_weights: Callable[[Path], dict[str, Tensor]],
+    ) -> None:
+        """Nothing is read yet."""
+        self.name = files.name
+        self._files = files
+        self._config = config
+        self._device = device
+        self._read_weights = read_weights
+        self._loaded: _Loaded | None = None
+
+    @property
+    def identity(self) -> str:
+        """Name and stamps of the files that are used."""
+        return f"{self.name} {file_stamp(self._files.weights)} {file_stamp(self._files.tokenizer)}"
+
+    def prepare(self, picture: Image.Image) -> np.ndarray:
+        """As `prepare_picture`, in the model's size."""
+        return prepare_picture(picture, self._model().preparation)
+
+    def caption(self, prepared: Sequence[np.ndarray]) -> list[str]:
+        """One sentence for each picture."""
+        loaded = self._model()
+        prompt = self._config.prompt.strip()
+        ids = loaded.tokenizer.encode(prompt, add_special_tokens=False).ids if prompt else []
+        text = loaded.model.config.text_config
+        # generate() replaces the first id by BLIP's beginning and takes the last one away
+        row = [text.bos_token_id, *ids, text.sep_token_id]
+        pixels = torch.from_numpy(np.stack(prepared)).to(self._device, loaded.dtype)
+        with torch.inference_mode():
+            words = loaded.model.generate(
+                pixel_values=pixels,
+                input_ids=torch.tensor([row] * len(prepared), device=self._device),
+                attention_mask=torch.ones(
+                    len(prepared), len(row), dtype=torch.long, device=self._device
+                ),
+                max_length=len(row) - 1 + self._config.max_length,
+                min_length=len(row) - 1 + self._config.min_length,
+                **self._search(prepared),
+            )
+        return [
+            " ".join(part for part in (prompt, self._read(line[len(row) - 1 :])) if part)
+            for line in words.tolist()
+        ]
+
+    def _search(self, prepared: Sequence[np.ndarray]) -> dict[str, Any]:
+        """How generate() looks for words; it never draws from the process's chance."""
+        if self._config.method == "beams":
+            return {"num_beams": self._config.beams, "do_sample": False}
+        from transformers import LogitsProcessorList
+
+        noise = NucleusNoise(self._config.top_p, [self._generator(one) for one in prepared])
+        return {
+            "num_beams": 1,
+            "do_sample": False,
+            "repetition_penalty": NUCLEUS_PENALTY,
+            "logits_processor": LogitsProcessorList([noise]),  # pyright: ignore[reportArgumentType]
+        }
+
+    def _generator(self, prepared: np.ndarray) -> torch.Generator:
+        digest = hashlib.sha256(str(self._config.seed).encode())
+        digest.update(prepared.tobytes())
+        return torch.Generator().manual_seed(int.from_bytes(digest.digest()[:8], "big") >> 1)
+
+    def _read(self, ids: list[int]) -> str:
+        """The words up to the end mark."""
+        loaded = self._model()
+        end = loaded.model.config.text_config.sep_token_id
+        ids = ids[: ids.index(end)] if end in ids else ids
+        return loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _model(self) -> _Loaded:
+        if self._loaded is None:
+            self._loaded = _load(self._files, self._device, self._read_weights)
+        return self._loaded
+
+
+def _load(
+    files: BlipFiles, device: torch.device, read_weights: Callable[[Path], dict[str, Tensor]]
+) -> _Loaded:
+    from transformers import BlipConfig as ModelConfig
+    from transformers import BlipForConditionalGeneration
+
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    try:
+        config = ModelConfig.from_json_file(str(files.config))
+        with torch.random.fork_rng(devices=[]):  # new layers draw from the process's chance
+            model = BlipForConditionalGeneration(config)
+        _fill(model, read_weights(files.weights), files.weights)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise _damaged(files.weights, error) from error
+    model.eval().requires_grad_(False).to(device, dtype)
+    preparation = Preparation.read(files.config.parent, config.vision_config.image_size)
+    return _Loaded(model, _tokenizer(files.tokenizer), preparation, dtype)
+
+
+def _fill(model: Any, weights: dict[str, Tensor], path: Path) -> None:
+    """Put the weights in. Positions are counted anew, and tied weights may be stored once."""
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    model.tie_weights()
+    shared = {id(p): name for name, p in model.named_parameters() if name not in missing}
+    lost = [
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if name in missing and id(parameter) not in shared
+    ]
+    alien = [name for name in unexpected if not name.endswith("position_ids")]
+    if lost or alien:
+        what = f"lacks {lost[0]}" if lost else f"has {alien[0]}, which BLIP has not"
+        raise CheckpointError(
+            f"{path} {what} ({len(lost)} missing, {len(alien)} too many): it is not a BLIP for "
+            "captions, such as Salesforce/blip-image-captioning-large"
+        )
+
+
+def _tokenizer(path: Path) -> Any:
+    from tokenizers import BertWordPieceTokenizer, Tokenizer
+
+    try:
+        if path.suffix == ".json":
+            return Tokenizer.from_file(str(path))
+        return BertWordPieceTokenizer(str(path), lowercase=True)
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+    return CheckpointError(f"BLIP's {path} can't be used ({reason}): download the file again")
