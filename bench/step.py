@@ -143,8 +143,15 @@ def timed(step: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure(options: argparse.Namespace, keep_memory: bool) -> dict[str, float]:
-    """Medians over interleaved rounds; each variant is warmed up first."""
+SETTINGS = {"stock allocator": False, "memory.keep_memory": True}
+Rows = dict[str, dict[str, list[float]]]
+
+
+def measure(options: argparse.Namespace) -> Rows:
+    """Seconds of every call, by allocator setting and variant; all of them take turns.
+
+    The settings change places twice, so that a machine that slows down hits both.
+    """
     from lora_loop.core.train.allocator import kept_memory
 
     dtype = DTYPES[options.precision]
@@ -154,14 +161,21 @@ def measure(options: argparse.Namespace, keep_memory: bool) -> dict[str, float]:
     own = as_ours(unet, device)
     ours, network = our_step(own, options.size, options.batch, dtype, options.rank)
 
-    rows: dict[str, list[float]] = {"bare": [], "ours": []}
-    with kept_memory(keep_memory), network.attached({"unet": own}), network.training():
-        for _ in range(WARM_UP):
-            timed(bare)
-            timed(ours)
-        for _ in range(options.rounds):
-            rows["bare"].append(timed(bare))
-            rows["ours"].append(timed(ours))
+    rows: Rows = {name: {"bare": [], "ours": []} for name in SETTINGS}
+    with network.attached({"unet": own}), network.training():
+        for name in (*SETTINGS, *reversed(SETTINGS)):
+            with kept_memory(SETTINGS[name]):
+                for _ in range(WARM_UP):
+                    timed(bare)
+                    timed(ours)
+                for _ in range((options.rounds + 1) // 2):
+                    rows[name]["bare"].append(timed(bare))
+                    rows[name]["ours"].append(timed(ours))
+    return rows
+
+
+def summary(rows: dict[str, list[float]]) -> dict[str, float]:
+    """Medians, and the median ratio of neighbours in time."""
     result = {name: statistics.median(times) for name, times in rows.items()}
     pairs = zip(rows["ours"], rows["bare"], strict=True)
     result["ratio"] = statistics.median(ours / bare for ours, bare in pairs)
@@ -208,9 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         },
     }
     print(json.dumps(record))
-    for name, keep in {"stock allocator": False, "memory.keep_memory": True}.items():
-        row = measure(options, keep)
-        record[name] = row
+    for name, rows in measure(options).items():
+        record[name] = row = summary(rows)
         print(
             f"{name:20} bare {row['bare']:.3f} s   ours {row['ours']:.3f} s   "
             f"ratio {row['ratio']:.3f}"

@@ -68,6 +68,7 @@ class MergedBank:
         self._bases_LOI = torch.stack(weights)
         self._version, self._stamp = version, -1
         self._multipliers = torch.ones(len(bases), 1, 1)
+        self._common: float | None = 1.0  # the multiplier of all layers, where they have one
         self._weights_LOI = self._up_LOR.new_empty(
             len(bases), self._up_LOR.shape[1], self._down_LRI.shape[2]
         )
@@ -96,6 +97,7 @@ class MergedBank:
         if torch.equal(chosen, self._multipliers):
             return
         self._multipliers = chosen
+        self._common = multipliers[0] if len(set(multipliers)) == 1 else None
         self._stamp = -1
 
     def weight(self, index: int) -> Tensor:
@@ -120,17 +122,24 @@ class MergedBank:
 
     def _refresh(self) -> None:
         if self._stamp != (version := self._version()):
-            up_LOR = self._up_LOR * self._multipliers  # noqa: N806
-            torch.baddbmm(self._bases_LOI, up_LOR, self._down_LRI, out=self._weights_LOI)
+            up_LOR, factor = self._up_LOR, self._common  # noqa: N806
+            if factor is None:
+                up_LOR, factor = up_LOR * self._multipliers, 1.0  # noqa: N806
+            torch.baddbmm(
+                self._bases_LOI, up_LOR, self._down_LRI, alpha=factor, out=self._weights_LOI
+            )
             self._stamp = version
 
     def settle(self, gradients: Bank) -> None:
         """Add the factors' gradients to `gradients`, and forget those of the weights."""
         if self._gradients_LOI is None:
             return
-        scaled = self._gradients_LOI.mul_(self._multipliers)
-        gradients.up_LOR.flatten(2).baddbmm_(scaled, self._down_LRI.transpose(1, 2))
-        gradients.down_LRI.flatten(2).baddbmm_(self._up_LOR.transpose(1, 2), scaled)
+        scaled, factor = self._gradients_LOI, self._common
+        if factor is None:
+            scaled, factor = scaled.mul_(self._multipliers), 1.0
+        down_LIR, up_LRO = self._down_LRI.transpose(1, 2), self._up_LOR.transpose(1, 2)  # noqa: N806
+        gradients.up_LOR.flatten(2).baddbmm_(scaled, down_LIR, alpha=factor)
+        gradients.down_LRI.flatten(2).baddbmm_(up_LRO, scaled, alpha=factor)
         scaled.zero_()
 
     def renew(self) -> None:
