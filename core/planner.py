@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from .adapters.block_weights import BlockWeights
-from .adapters.targets import UNET, find_targets
+from .adapters.network import Size, adapter_size
+from .adapters.targets import find_targets
 from .config.network import NetworkConfig
 from .config.recipe import Recipe
 from .data.batches import BatchPlan
@@ -20,7 +21,8 @@ from .events import Finding, OnEvent, Planned, ignore
 from .models.base_model import EMBEDDED, Outline
 from .models.keymaps import UNetLayout
 from .models.outline import outline_file
-from .models.text import takes_clip_skip
+from .models.text import MOST_CHUNKS, takes_clip_skip
+from .models.tokenizer import ROOM, ClipTokenizer
 from .train.encode import Pictures
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "auto": 4}
@@ -150,29 +152,18 @@ def check_folder(folder: Path, needed_bytes: int) -> None:
 def adapter_bytes(outline: Outline, recipe: Recipe) -> int:
     """Exact bytes of the network's tensors in the file: both factors and alpha of each layer."""
     item = _BYTES[recipe.output.precision]
-    targets = find_targets(wanted_parts(outline, recipe.network))
-    return sum((recipe.network.rank * _reach(layer) + 1) * item for layer in targets.values())
+    sizes = _adapters(outline, recipe.network)
+    return sum((size.rank * _reach(layer) + 1) * item for layer, size in sizes)
 
 
 def header_bytes(outline: Outline, recipe: Recipe) -> int:
     """About the bytes of the file's names and metadata."""
-    targets = find_targets(wanted_parts(outline, recipe.network))
-    return _METADATA_BYTES + _MODULE_BYTES * len(targets)
+    return _METADATA_BYTES + _MODULE_BYTES * len(_adapters(outline, recipe.network))
 
 
 def factor_bytes(outline: Outline, recipe: Recipe) -> int:
     """Bytes of the fp32 factors with AdamW's two moments: a resume state."""
     return adapter_bytes(outline, recipe) // _BYTES[recipe.output.precision] * 4 * 3
-
-
-def wanted_parts(outline: Outline, network: NetworkConfig) -> dict[str, nn.Module]:
-    """The parts of a base model that the settings train."""
-    wanted = {
-        part: network.unet if part == UNET else network.text_encoder
-        for part in outline.networks
-        if part != "vae"
-    }
-    return {part: outline.networks[part] for part, trained in wanted.items() if trained}
 
 
 def memory_bytes(outline: Outline, recipe: Recipe, pictures: Pictures) -> int:
@@ -187,6 +178,13 @@ def memory_bytes(outline: Outline, recipe: Recipe, pictures: Pictures) -> int:
     if recipe.memory.gradient_checkpointing:
         values *= _CHECKPOINTED_PART
     return int(weights + factors + values * item)
+
+
+def _adapters(outline: Outline, network: NetworkConfig) -> list[tuple[nn.Module, Size]]:
+    """Each layer that the settings adapt, with its adapter's size."""
+    targets = find_targets({part: own for part, own in outline.networks.items() if part != "vae"})
+    sizes = ((layer, adapter_size(path, layer, network)) for path, layer in targets.items())
+    return [(layer, size) for layer, size in sizes if size is not None]
 
 
 def _reach(layer: nn.Module) -> int:
@@ -254,3 +252,21 @@ def _advice(
     for text, applies in remarks.items():
         if applies:
             yield Finding(level="warning", text=text)
+    cut = count_cut_captions(recipe, pictures)
+    if cut:
+        room = recipe.dataset.caption_tokens
+        remedy = "shorten them" if room == MOST_CHUNKS * ROOM else "raise it, or shorten them"
+        yield Finding(
+            level="warning",
+            text=f"{cut} captions are longer than dataset.caption_tokens {room}, and what goes "
+            f"beyond is not learnt: {remedy}",
+        )
+
+
+def count_cut_captions(recipe: Recipe, pictures: Pictures) -> int:
+    """How many different captions have more tokens than the recipe reads of each."""
+    room, weighted = recipe.dataset.caption_tokens, recipe.dataset.weighted_captions
+    # a token is a byte at the least, so that short captions need not be counted
+    long = {caption for caption in pictures.dataset.captions if len(caption.encode()) > room}
+    tokenizer = ClipTokenizer()
+    return sum(tokenizer.count(caption, weighted=weighted) > room for caption in long)

@@ -42,6 +42,7 @@ from .files.network_file import WrittenFile, read_network, write_network
 from .files.resume import forget_states, load_state, state_paths
 from .log import logger
 from .models.base_model import BaseModel, load_base_model
+from .models.text import TextOptions
 from .planner import Plan, network_path
 from .planner import make_plan as planned
 from .preview.grid import Grid, GridRequest, render_grid
@@ -160,7 +161,7 @@ def _own_pictures(plan: Plan, base: BaseModel, stop: StopFlag) -> Callable[[], l
     """Draws the recipe's prompts on the base model with whatever network is attached to it."""
     recipe = plan.recipe
     prompts = [Prompt(text, recipe.preview.negative_prompt) for text in recipe.preview.prompts]
-    settings = DrawSettings.of(recipe.preview, recipe.base.clip_skip)
+    settings = DrawSettings.of(recipe.preview, TextOptions.of(recipe))
     return lambda: draw(base, prompts, settings, stop=stop)
 
 
@@ -256,7 +257,7 @@ def grid_request(recipe: Recipe, name: str) -> GridRequest:
     return GridRequest(
         prompts=tuple(Prompt(text, negative) for text in recipe.preview.prompts),
         presets=recipe.preview.presets,
-        settings=DrawSettings.of(recipe.preview, recipe.base.clip_skip),
+        settings=DrawSettings.of(recipe.preview, TextOptions.of(recipe)),
         network_name=name,
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from .blocks import BASE, block_of, in_order
 from .factors import FlatFactors, LayerFactors
 from .lora import AdapterWeights, LoRALayer, LoRAWeights, check_fit, init_lora, weight_of, wrap
 from .merged import Bank, MergedBank, can_merge
-from .targets import UNET, Parts, Slot, find_slots
+from .targets import UNET, Parts, Slot, find_slots, is_between_transformers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +76,11 @@ class Network:
         """
         adapters = {}
         for path, base in targets.items():
-            if config.unet if _part(path) == UNET else config.text_encoder:
-                down, up = init_lora(base, config.rank, generator(seed, f"adapter {path}"))
+            size = adapter_size(path, base, config)
+            if size is not None:
+                down, up = init_lora(base, size.rank, generator(seed, f"adapter {path}"))
                 device = weight_of(base).device
-                adapters[path] = AdapterWeights(down.to(device), up.to(device), config.alpha)
+                adapters[path] = AdapterWeights(down.to(device), up.to(device), size.alpha)
         return cls(adapters)
 
     @classmethod
@@ -308,6 +310,29 @@ class Network:
             self.weights(),
             Strength(unet=unet, text_encoder=text_encoder, block_weights=block_weights),
         )
+
+
+class Size(NamedTuple):
+    """Rank and alpha of one layer's adapter."""
+
+    rank: int
+    alpha: float
+
+
+def adapter_size(path: str, base: nn.Module, config: NetworkConfig) -> Size | None:
+    """Return what a fresh network has on a target; None where config leaves it alone.
+
+    Of the layers that LoCon adds, the 3x3 convolutions have their own rank; the others have that of
+    the transformers. Source: sd-scripts `networks/lora.py`.
+    """
+    if not (config.unet if _part(path) == UNET else config.text_encoder):
+        return None
+    if is_between_transformers(path):
+        if not config.conv_rank:
+            return None
+        if isinstance(base, nn.Conv2d) and base.kernel_size != (1, 1):
+            return Size(config.conv_rank, config.conv_alpha or float(config.conv_rank))
+    return Size(config.rank, config.alpha)
 
 
 def fold(weights: Mapping[str, AdapterWeights], strength: Strength) -> dict[str, AdapterWeights]:

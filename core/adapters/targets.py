@@ -9,16 +9,21 @@ from torch import nn
 from ..errors import ConfigError
 from .lora import LoRALayer, weight_of
 
+UNET = "unet"
+
 _TRANSFORMER = r"(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+"
 _INSIDE = r"transformer_blocks\.\d+\.(?:attn[12]\.(?:to_[qkv]|to_out\.0)|ff\.net\.(?:0\.proj|2))"
-_UNET_TARGET = re.compile(rf"{_TRANSFORMER}\.(?:proj_in|proj_out|{_INSIDE})")
+_RESIDUAL = (
+    r"(?:(?:down|up)_blocks\.\d+|mid_block)\."
+    r"(?:resnets\.\d+\.(?:conv[12]|time_emb_proj|conv_shortcut)|(?:down|up)samplers\.0\.conv)"
+)
+_RESIDUAL_TARGET = re.compile(rf"{UNET}\.{_RESIDUAL}")
+_UNET_TARGET = re.compile(rf"{_TRANSFORMER}\.(?:proj_in|proj_out|{_INSIDE})|{_RESIDUAL}")
 _TEXT_TARGET = re.compile(
     r"(?:text_model\.)?"
     r"(encoder\.layers\.\d+\.(?:self_attn\.(?:[qkv]_proj|out_proj)|mlp\.fc[12]))"
 )
 
-
-UNET = "unet"
 
 # A base model's trainable networks by name: "unet", "text_encoder", "text_encoder_2".
 Parts = Mapping[str, nn.Module]
@@ -33,15 +38,21 @@ class Slot(NamedTuple):
 
 
 def find_targets(parts: Parts) -> dict[str, nn.Module]:
-    """Return the layers that LoRA adapts, keyed "<part>.<path>".
+    """Return the layers that can be adapted, keyed "<part>.<path>".
 
     The U-Net ("unet", diffusers' names): attention, feed-forward and the projections of every
-    transformer (192 layers for SD1). Text encoders ("text_encoder", "text_encoder_2", transformers'
-    CLIP models): attention and MLP (6 a layer); the path is `text_model.encoder...` also where the
-    library's module tree lacks `text_model`. ConfigError where a layer cannot be adapted, or is
-    adapted already.
+    transformer (192 layers for SD1), which LoRA adapts, and all layers between them (86), which
+    LoCon adapts as well (`is_between_transformers`). Text encoders ("text_encoder",
+    "text_encoder_2", transformers' CLIP models): attention and MLP (6 a layer); the path is
+    `text_model.encoder...` also where the library's module tree lacks `text_model`. ConfigError
+    where a layer cannot be adapted, or is adapted already.
     """
     return {path: slot.layer for path, slot in find_slots(parts).items()}
+
+
+def is_between_transformers(path: str) -> bool:
+    """Whether a layer lies in a residual block or a sampler: one of those that LoCon adds."""
+    return _RESIDUAL_TARGET.fullmatch(path) is not None
 
 
 def find_slots(parts: Parts) -> dict[str, Slot]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from .. import session
 from ..config.recipe import BaseConfig, MemoryConfig, PreviewConfig
 from ..files.atomic import refuse_existing
+from ..models.text import TextOptions
+from ..models.tokenizer import ROOM
 from ..preview.grid import GridRequest
 from ..preview.sampling import DrawSettings, Prompt
 from .console import STOPPED, Console, stop_on_signals
@@ -32,6 +34,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--width", type=int, default=0, help="pixels; 0: the base model's own")
     parser.add_argument("--height", type=int, default=0, help="pixels; 0: the base model's own")
+    parser.add_argument(
+        "--prompt-tokens", type=int, choices=(75, 150, 225), default=75, help="read of each prompt"
+    )
+    parser.add_argument("--weighted", action="store_true", help="read (brackets:1.2) as weights")
     parser.add_argument("--output", type=Path, help="PNG to write (NETWORK-grid.png)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
@@ -75,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
         height=options.height,
     )
     base_config, memory = base_settings(options)
+    chunks = options.prompt_tokens // ROOM
+    text = TextOptions(clip_skip=options.clip_skip, chunks=chunks, weighted=options.weighted)
     output = options.output or session.grid_path(options.network)
     console = Console()
     try:
@@ -86,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
             request = GridRequest(
                 prompts=tuple(Prompt(text, settings.negative_prompt) for text in settings.prompts),
                 presets=settings.presets,
-                settings=DrawSettings.of(settings, options.clip_skip),
+                settings=DrawSettings.of(settings, text),
                 network_name=options.network.stem,
             )
             network = session.open_network(base, options.network)

@@ -82,6 +82,33 @@ class DatasetConfig:
         ),
     )
 
+    caption_tokens: int = setting(
+        75,
+        Text("Caption length", "标注长度"),
+        Text(
+            "Tokens of a caption that are read; a word is one or more. 75 is what the text encoder "
+            "takes at once and is enough for most; 150 and 225 read long captions in pieces of 75, "
+            "as image programs do, and cost time. What goes beyond is cut off: the plan counts "
+            "such captions.",
+            "读取标注的多少个词元（一个词占一个或多个）。75 是文本编码器一次能读的长度，多数情况已"
+            "足够；150 和 225 会像绘图程序那样把长标注分成每段 75 个词元读取，更费时间。超出部分会"
+            "被截掉：计划会统计这样的标注。",
+        ),
+        Limits(75, 225, "tokens", multiple=75),
+    )
+    weighted_captions: bool = setting(
+        False,
+        Text("Weighted captions", "带权重的标注"),
+        Text(
+            "Read (brackets:1.2) and [brackets] in captions as the WebUI does in prompts: what is "
+            "in them counts more or less. Off reads brackets as letters. Leave it off unless your "
+            'captions were written so; tags such as "name (series)" need \\( and \\) then.',
+            "把标注中的 (括号:1.2) 和 [括号] 按 WebUI 提示词的规则读作权重：其中的内容更重或更轻。"
+            "关闭时括号只是普通字符。除非标注就是这样写的，否则请保持关闭；打开后，形如 “name "
+            "(series)” 的标签需写成 \\( 和 \\)。",
+        ),
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
         check_path("dataset.folder", self.folder)

@@ -30,6 +30,7 @@ UNITS = {
     "steps": Text("steps", "步"),
     "epochs": Text("epochs", "轮"),
     "images": Text("images", "张"),
+    "tokens": Text("tokens", "个词元"),
     "share": Text("share of all steps", "占总步数的比例"),
 }
 

@@ -50,6 +50,30 @@ class NetworkConfig:
         ),
         Limits(0.001),
     )
+    conv_rank: int = setting(
+        0,
+        Text("Rank of convolutions", "卷积秩（LoCon）"),
+        Text(
+            "Also adapt the layers between the transformers: this rank for the 3x3 convolutions, "
+            "the rank above for the others. Such a LoCon catches textures and lines better and "
+            "learns faster by heart. 4 to 16 suffice; each adds 1.04 MiB for SD 1.5 in fp16. 0 "
+            "leaves them alone, a plain LoRA.",
+            "同时调整变换器之间的层：3×3 卷积用此秩，其余层用上面的秩。这样的 LoCon 更善于学习质感"
+            "和线条，也更容易死记图片。4–16 即可；SD 1.5 以 fp16 保存时每 1 秩增加 1.04 MiB。0 表示"
+            "不调整，即普通 LoRA。",
+        ),
+        Limits(1, 1024, zero=Text("transformers only", "仅变换器")),
+    )
+    conv_alpha: float = setting(
+        0.0,
+        Text("Alpha of convolutions", "卷积 Alpha"),
+        Text(
+            "As alpha, for the 3x3 convolutions: their change is multiplied by it / their rank. "
+            "0 takes their rank, so that nothing is scaled.",
+            "与 Alpha 相同，用于 3×3 卷积：改变量乘以它 ÷ 卷积秩。0 表示取卷积秩，即不缩放。",
+        ),
+        Limits(0.001, zero=Text("the rank of convolutions", "等于卷积秩")),
+    )
     unet: bool = setting(
         True,
         Text("Train the U-Net", "训练 U-Net"),
@@ -76,4 +100,9 @@ class NetworkConfig:
             raise ConfigError(
                 "network.unet and network.text_encoder are both false; nothing would be trained: "
                 "set one of them to true"
+            )
+        if self.conv_rank and not self.unet:
+            raise ConfigError(
+                f"network.conv_rank is {self.conv_rank} but network.unet is false; only the U-Net "
+                "has convolutions: set conv_rank to 0, or unet to true"
             )

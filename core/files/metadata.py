@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ..config.network import NetworkConfig
 from ..config.recipe import Recipe
 from .metadata_dataset import (
     Folder,
@@ -101,7 +102,7 @@ def training_metadata(recipe: Recipe, facts: RunFacts) -> dict[str, str]:
 
 
 def _run(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
-    network = recipe.network
+    network, tokens = recipe.network, recipe.dataset.caption_tokens
     return {
         "ss_output_name": facts.output_name,
         "ss_training_comment": recipe.output.comment or None,
@@ -114,7 +115,7 @@ def _run(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
         "ss_network_dim": network.rank,
         "ss_network_alpha": float(network.alpha),
         "ss_network_dropout": None,
-        "ss_network_args": {},
+        "ss_network_args": _network_args(network),
         "ss_scale_weight_norms": None,
         "ss_v2": facts.family == "sd2",
         "ss_base_model_version": _spec(facts).base_version,
@@ -125,7 +126,7 @@ def _run(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
         "ss_vae_hash": facts.vae_old_hash,
         "ss_new_vae_hash": facts.vae_sha256,
         "ss_clip_skip": _clip_skip(recipe, facts),
-        "ss_max_token_length": None,
+        "ss_max_token_length": {75: None}.get(tokens, tokens),
         "ss_mixed_precision": {"fp32": "no"}.get(facts.precision, facts.precision),
         "ss_full_fp16": False,
         "ss_fp8_base": False,
@@ -133,6 +134,14 @@ def _run(recipe: Recipe, facts: RunFacts) -> dict[str, object]:
         "ss_lowram": False,
         "ss_cache_latents": True,
     }
+
+
+def _network_args(network: NetworkConfig) -> dict[str, str]:
+    """As on sd-scripts' command line, where all values are texts."""
+    if not network.conv_rank:
+        return {}
+    alpha = network.conv_alpha or float(network.conv_rank)
+    return {"conv_dim": str(network.conv_rank), "conv_alpha": str(alpha)}
 
 
 def _rates(recipe: Recipe, facts: RunFacts) -> dict[str, object]:

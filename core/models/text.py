@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..config.recipe import Recipe
 from ..errors import ConfigError
 from .tokenizer import END, ROOM, ClipTokenizer, Tokens
 
@@ -75,6 +76,15 @@ class TextOptions:
                 f"captions are given {self.chunks} chunks of {ROOM} tokens; it must be 1 to "
                 f"{MOST_CHUNKS}, for {ROOM} to {MOST_CHUNKS * ROOM} tokens"
             )
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> TextOptions:
+        """How a recipe's captions are read; its previews read their prompts the same way."""
+        return cls(
+            clip_skip=recipe.base.clip_skip,
+            chunks=recipe.dataset.caption_tokens // ROOM,
+            weighted=recipe.dataset.weighted_captions,
+        )
 
 
 def takes_clip_skip(family: str) -> bool:

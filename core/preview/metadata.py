@@ -18,7 +18,7 @@ def parameters_text(prompt: Prompt, settings: DrawSettings, base: BaseModel, see
     """Describe a picture in the WebUI's words, so that its "PNG info" can read them back."""
     sampler = SAMPLERS[settings.sampler]
     width, height = settings.size(base)
-    skips = takes_clip_skip(base.family.key)
+    skip = settings.text.clip_skip if takes_clip_skip(base.family.key) else 1
     facts = {
         "Steps": settings.steps,
         "Sampler": sampler.title,
@@ -28,7 +28,7 @@ def parameters_text(prompt: Prompt, settings: DrawSettings, base: BaseModel, see
         "Size": f"{width}x{height}",
         "Model hash": base.sha256[:10],
         "Model": base.name,
-        "Clip skip": settings.clip_skip if skips and settings.clip_skip != 1 else "",
+        "Clip skip": skip if skip != 1 else "",
     }
     lines = [prompt.text.strip()]
     if prompt.negative.strip():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,9 +38,9 @@ class DrawSettings:
     """How pictures are drawn; the picture with index i of a list gets the seed `seed` + i.
 
     width, height: pixels, multiples of 8; 0 means the base model's own resolution. guidance: 1
-    leaves the negative prompt out. batch_size: pictures in one call of the model. A picture is
-    repeated bit by bit with the same batch_size; with another one its last bits may differ,
-    because a library's kernels add up in another order.
+    leaves the negative prompt out. text: how prompts are read. batch_size: pictures in one call of
+    the model. A picture is repeated bit by bit with the same batch_size; with another one its last
+    bits may differ, because a library's kernels add up in another order.
     """
 
     width: int = 0
@@ -49,7 +49,7 @@ class DrawSettings:
     steps: int = 20
     guidance: float = 7.0
     seed: int = 1
-    clip_skip: int = 1
+    text: TextOptions = field(default_factory=TextOptions)
     batch_size: int = 1
 
     def __post_init__(self) -> None:
@@ -66,8 +66,8 @@ class DrawSettings:
         self.request()
 
     @classmethod
-    def of(cls, preview: PreviewConfig, clip_skip: int = 1) -> DrawSettings:
-        """Take the settings from a recipe's sections."""
+    def of(cls, preview: PreviewConfig, text: TextOptions | None = None) -> DrawSettings:
+        """Take the settings from a recipe's section; text: how its captions are read."""
         return cls(
             width=preview.width,
             height=preview.height,
@@ -75,7 +75,7 @@ class DrawSettings:
             steps=preview.steps,
             guidance=preview.guidance,
             seed=preview.seed,
-            clip_skip=clip_skip,
+            text=text or TextOptions(),
         )
 
     def request(self) -> SampleRequest:
@@ -174,8 +174,7 @@ class Painter:
         """Encode a text alone, so that it does not depend on what else is drawn."""
         key = (text, text_strength)
         if key not in self._conditions:
-            options = TextOptions(clip_skip=self._settings.clip_skip)
-            self._conditions[key] = self._base.encode_text([text], options)
+            self._conditions[key] = self._base.encode_text([text], self._settings.text)
         return self._conditions[key]
 
     def _picture(self, latent: Tensor, seed: int) -> Image.Image:

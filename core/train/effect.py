@@ -23,12 +23,6 @@ def open_network(base: BaseModel, path: Path) -> Network:
     targets = find_targets(base.parts)
     paths = paths_by_key(targets, base.family.key)
     unknown = sorted(set(file.modules) - set(paths))
-    convolutions = [key for key in unknown if file.modules[key][0].dim() == 4]
-    if convolutions and len(convolutions) == len(unknown):
-        raise FileError(
-            f"{path} adapts convolutions too ({len(unknown)} modules, such as {unknown[0]}): a "
-            "LoCon, which can be baked but not previewed yet"
-        )
     if unknown:
         raise FileError(
             f"{path} does not fit {base.path.name}: {len(unknown)} of its {len(file.modules)} "

@@ -78,5 +78,5 @@ def time_ids(pictures: Pictures) -> torch.Tensor:
 
 
 def _text_encoder(base: BaseModel, recipe: Recipe) -> Callable[[list[str]], Condition]:
-    options = TextOptions(clip_skip=recipe.base.clip_skip)
+    options = TextOptions.of(recipe)
     return lambda captions: base.encode_text(captions, options)

@@ -26,7 +26,7 @@ class TrainingData:
 
     batches: which pictures each step sees. latents: (mean, std) of every picture, each
     (4, h, w), fp32 on the CPU. captions: one for each picture. conditions: encoded text by caption,
-    (77, C) and the pooled vector (P,) where there is one, or None while the text encoders
+    (tokens, C) and the pooled vector (P,) where there is one, or None while the text encoders
     themselves are trained. time_ids: (N, 6), each picture's sizes and crop; see `encode.time_ids`.
     """
 
@@ -61,6 +61,7 @@ class Trainer:
         schedule = scaled_linear(
             prediction=base.prediction, zero_terminal_snr=base.zero_terminal_snr
         )
+        self._text = TextOptions.of(recipe)
         objective = recipe.objective
         self._objective = make_objective(
             schedule, objective.min_snr_gamma, objective.noise_offset, self._device
@@ -169,8 +170,7 @@ class Trainer:
     def _condition(self, captions: list[str]) -> Condition:
         known = self._data.conditions
         if known is None:
-            options = TextOptions(clip_skip=self._recipe.base.clip_skip)
-            return self._base.encode_text(captions, options)
+            return self._base.encode_text(captions, self._text)
         contexts, pooled = zip(*(known[caption] for caption in captions), strict=True)
         vectors = [vector for vector in pooled if vector is not None]
         return Condition(self._stacked(contexts), self._stacked(vectors) if vectors else None)

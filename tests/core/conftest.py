@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def write_pictures(folder: Path, sizes, caption="momo, picture {}") -> Path:
         Image.fromarray(noise).resize((width, height)).save(folder / f"{index}.png")
         (folder / f"{index}.txt").write_text(caption.format(index), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session", name="write_pictures")
+def write_pictures_() -> Callable[..., Path]:
+    """The helper that writes a folder of random pictures with captions."""
+    return write_pictures
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,21 @@ from lora_loop.core.planner import adapter_bytes, check_folder
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-@pytest.mark.parametrize("parts", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"text_encoder": False},
+        {"unet": False},
+        {"conv_rank": 2, "conv_alpha": 1.0},
+    ],
+)
 def test_the_file_has_the_foretold_bytes(recipe, precision, parts):
     from safetensors import safe_open
 
-    unet, text_encoder = parts
     recipe = replace(
         recipe,
-        network=replace(recipe.network, rank=3, unet=unet, text_encoder=text_encoder),
+        network=replace(recipe.network, rank=3, **parts),
         training=replace(recipe.training, max_steps=1),
         output=replace(recipe.output, precision=precision),
     )

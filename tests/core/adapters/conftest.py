@@ -47,15 +47,24 @@ def text_encoder() -> nn.Module:
 
 
 @pytest.fixture
-def network(unet: nn.Module, text_encoder: nn.Module) -> Network:
-    """A network that changes something in every layer."""
-    config = NetworkConfig(rank=3, alpha=1.5)
-    network = Network.create(
-        find_targets({"unet": unet, "text_encoder": text_encoder}), config, seed=2
-    )
-    chance = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters().items():
-            if name.endswith(".up"):
-                parameter.normal_(generator=chance)
-    return network
+def make_network(unet: nn.Module, text_encoder: nn.Module) -> Callable[[int], Network]:
+    """A network that changes something in every layer, given the rank of its convolutions."""
+
+    def make(conv_rank: int) -> Network:
+        config = NetworkConfig(rank=3, alpha=1.5, conv_rank=conv_rank)
+        targets = find_targets({"unet": unet, "text_encoder": text_encoder})
+        network = Network.create(targets, config, seed=2)
+        chance = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters().items():
+                if name.endswith(".up"):
+                    parameter.normal_(std=0.3 if "resnets" in name else 1, generator=chance)
+        return network
+
+    return make
+
+
+@pytest.fixture
+def network(make_network: Callable[[int], Network]) -> Network:
+    """A plain LoRA that changes something in every layer."""
+    return make_network(0)

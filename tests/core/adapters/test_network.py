@@ -1,6 +1,7 @@
 """The network on a base model: attaching, strengths, baking, and leaving nothing behind."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -12,9 +13,11 @@ from lora_loop.core.adapters.block_weights import BlockWeights
 from lora_loop.core.adapters.blocks import ORDERS, block_of
 from lora_loop.core.adapters.lora import LoRAConv, lora_delta
 from lora_loop.core.adapters.network import Network, Strength
-from lora_loop.core.adapters.targets import find_targets
+from lora_loop.core.adapters.targets import find_targets, is_between_transformers
 from lora_loop.core.config import NetworkConfig
 from lora_loop.core.errors import ConfigError
+
+MakeNetwork = Callable[[int], Network]
 
 
 def answer(unet: nn.Module, text_encoder: nn.Module) -> Tensor:
@@ -85,7 +88,8 @@ def test_parts_and_counts(unet: nn.Module, text_encoder: nn.Module) -> None:
     assert {part: len(tensors) for part, tensors in flat.items()} == {"unet": 1, "text_encoder": 1}
     assert len(both.named_parameters()) == 384 + 24
     assert both.count_parameters() == sum(t.numel() for (t,) in flat.values())
-    assert both.count_parameters() == 2 * sum(sum(t.weight.shape[:2]) for t in targets.values())
+    adapted = [t for path, t in targets.items() if not is_between_transformers(path)]
+    assert both.count_parameters() == 2 * sum(sum(t.weight.shape[:2]) for t in adapted)
     assert both.blocks() == ORDERS[17]
     only = Network.create(targets, NetworkConfig(rank=2, text_encoder=False), seed=1)
     assert list(only.flat_parameters()) == ["unet"]
@@ -94,10 +98,31 @@ def test_parts_and_counts(unet: nn.Module, text_encoder: nn.Module) -> None:
         Network.create({}, NetworkConfig(), seed=1)
 
 
+def test_convolutions_have_their_own_rank(unet: nn.Module, text_encoder: nn.Module) -> None:
+    targets = find_targets({"unet": unet, "text_encoder": text_encoder})
+    config = NetworkConfig(rank=2, alpha=1.0, conv_rank=3, conv_alpha=6.0)
+    network = Network.create(targets, config, seed=1)
+    assert set(network.paths) == set(targets)
+    assert network.blocks() == ORDERS[26][:1] + ORDERS[26][2:]  # all but IN00, which is conv_in
+    sizes = Counter(
+        (adapter.rank, adapter.scale, tuple(adapter.down_RI.shape[2:]))
+        for path, adapter in network.weights().items()
+        if is_between_transformers(path)
+    )
+    # 22 projections of the time; a shortcut wherever widths differ, and one for each way up
+    assert sizes == {(3, 2.0, (3, 3)): 50, (2, 0.5, ()): 22, (2, 0.5, (1, 1)): 12 + 1}
+    equal = Network.create(targets, NetworkConfig(rank=2, conv_rank=3), seed=1)
+    path = "unet.mid_block.resnets.0.conv1"
+    assert equal.weights()[path].scale == 1.0
+    plain = Network.create(targets, NetworkConfig(rank=2), seed=1)
+    assert set(plain.paths) == {path for path in targets if not is_between_transformers(path)}
+
+
+@pytest.mark.parametrize("conv_rank", [0, 2])
 def test_it_answers_as_the_merged_weights_do(
-    unet: nn.Module, text_encoder: nn.Module, network: Network
+    unet: nn.Module, text_encoder: nn.Module, make_network: MakeNetwork, conv_rank: int
 ) -> None:
-    before = answer(unet, text_encoder)
+    network, before = make_network(conv_rank), answer(unet, text_encoder)
     for strength in (
         Strength(),
         Strength(unet=0.5, text_encoder=-0.25),

@@ -9,7 +9,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from lora_loop.core.adapters.network import Network
-from lora_loop.core.adapters.targets import find_targets
+from lora_loop.core.adapters.targets import find_targets, is_between_transformers
 from lora_loop.core.errors import ConfigError
 from lora_loop.core.files.names import kohya_key
 
@@ -22,8 +22,12 @@ def test_sd15_has_264_targets_and_one_and_an_eighth_mebibyte_per_rank(
         text_encoder = make_text_encoder(12, 768)
     targets = find_targets({"unet": unet, "text_encoder": text_encoder})
     parts = Counter(path.partition(".")[0] for path in targets)
-    assert parts == {"unet": 192, "text_encoder": 72}
-    assert len({kohya_key(path) for path in targets}) == 264
+    assert parts == {"unet": 192 + 86, "text_encoder": 72}
+    assert len({kohya_key(path) for path in targets}) == 350
+    added = {path: t for path, t in targets.items() if is_between_transformers(path)}
+    wide = [t for t in added.values() if isinstance(t, nn.Conv2d) and t.kernel_size == (3, 3)]
+    assert (len(added), len(wide)) == (86, 50)
+    targets = {path: t for path, t in targets.items() if path not in added}
     numbers = sum(t.weight.shape[0] + t.weight.shape[1] for t in targets.values())
     assert 2 * numbers == 1.125 * 2**20  # bytes per rank in fp16
     convolutions = [path for path, t in targets.items() if isinstance(t, nn.Conv2d)]
@@ -62,8 +66,9 @@ def test_text_encoder_paths_do_not_depend_on_the_librarys_module_tree() -> None:
 
 def test_nothing_else_of_a_unet_is_a_target(unet: nn.Module) -> None:
     targets = find_targets({"unet": unet})
-    assert len(targets) == 192
-    assert not any(word in path for path in targets for word in ("resnets", "time_emb", "conv_"))
+    assert len(targets) == 192 + 85  # two of its levels are equally wide: a shortcut fewer
+    ends = ("unet.conv_in", "unet.conv_out", "unet.conv_norm_out", "unet.time_embedding")
+    assert not any(path.startswith(ends) or "norm" in path for path in targets)
     assert find_targets({}) == {}
 
 

@@ -1,6 +1,5 @@
 """The adapted layers of the families, by hand, frozen and of real models; networks to save."""
 
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -147,7 +146,6 @@ _TEXT_ENCODERS = {
         "text_encoder_2": (CLIPTextModelWithProjection, 32, 1280),
     },
 }
-_CONVOLUTIONAL = re.compile(r"(?:resnets|downsamplers|upsamplers)\.\d+\.")
 
 
 @cache
@@ -155,11 +153,7 @@ def _layers(family: str) -> dict[str, nn.Module]:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**_UNETS[family])
         texts = {part: _clip(*given) for part, given in _TEXT_ENCODERS[family].items()}
-        layers = find_targets({"unet": unet, **texts})
-    for name, layer in unet.named_modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d)) and _CONVOLUTIONAL.search(name):
-            layers[f"unet.{name}"] = layer
-    return layers
+        return find_targets({"unet": unet, **texts})
 
 
 @pytest.fixture(scope="session")

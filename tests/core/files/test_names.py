@@ -7,6 +7,8 @@ import torch
 
 from lora_loop.core.adapters.blocks import block_of
 from lora_loop.core.adapters.lora import init_lora
+from lora_loop.core.adapters.network import adapter_size
+from lora_loop.core.config import NetworkConfig
 from lora_loop.core.files.names import kohya_key, paths_by_key
 
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -27,11 +29,17 @@ def test_names_and_shapes_are_those_of_sd_scripts(family, frozen, layers_of):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_we_adapt_is_what_sd_scripts_adapts(family, frozen, layers_of):
-    plain = {key for key, row in frozen(family).items() if row.lora}
-    convolutional = ("resnets", "downsamplers", "upsamplers")
-    ours = [path for path in layers_of(family) if not any(word in path for word in convolutional)]
-    assert len(ours) == len(plain)
-    assert {kohya_key(path, family) for path in ours} == plain
+    rows, rank, conv_rank = frozen(family), 8, 4
+    plain, locon = NetworkConfig(rank=rank), NetworkConfig(rank=rank, conv_rank=conv_rank)
+    for config, keys in ((plain, {key for key, row in rows.items() if row.lora}), (locon, {*rows})):
+        sizes = {}
+        for path, layer in layers_of(family).items():
+            size = adapter_size(path, layer, config)
+            if size is not None:
+                sizes[kohya_key(path, family)] = size.rank
+        assert set(sizes) == keys
+        wide = {key for key in keys if rows[key].down[2:] == (3, 3)}
+        assert sizes == {key: conv_rank if key in wide else rank for key in keys}
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from lora_loop.core.adapters.network import Network
-from lora_loop.core.config import PreviewConfig
+from lora_loop.core.config import BaseConfig, DatasetConfig, PreviewConfig, Recipe
 from lora_loop.core.config.fields import describe
 from lora_loop.core.diffusion.samplers import SAMPLERS
 from lora_loop.core.errors import ConfigError
 from lora_loop.core.events import Event, PhaseProgress, PhaseStarted
 from lora_loop.core.models.base_model import BaseModel
+from lora_loop.core.models.text import TextOptions
 from lora_loop.core.preview.sampling import DrawSettings, Prompt, draw
 
 FAST = DrawSettings(steps=1)
@@ -64,10 +65,12 @@ def test_guidance_by_its_formula(base: BaseModel) -> None:
     torch.testing.assert_close(guided, unwanted + 3 * (wanted - unwanted), rtol=1e-3, atol=1e-3)
 
 
-def test_clip_skip_and_sampler_matter(base: BaseModel) -> None:
-    plain = draw(base, [Prompt("a cat")], replace(FAST, steps=2))[0]
-    assert not same(plain, draw(base, [Prompt("a cat")], replace(FAST, steps=2, clip_skip=2))[0])
-    assert not same(plain, draw(base, [Prompt("a cat")], replace(FAST, steps=2, sampler="ddim"))[0])
+def test_sampler_and_how_text_is_read_matter(base: BaseModel) -> None:
+    prompts = [Prompt("a (cat:1.5), " + "on a mat, " * 30 + "seen from above")]
+    plain = draw(base, prompts, replace(FAST, steps=2))[0]
+    assert not same(plain, draw(base, prompts, replace(FAST, steps=2, sampler="ddim"))[0])
+    for text in (TextOptions(clip_skip=2), TextOptions(chunks=3), TextOptions(weighted=True)):
+        assert not same(plain, draw(base, prompts, replace(FAST, steps=2, text=text))[0])
 
 
 def test_sizes(base: BaseModel) -> None:
@@ -144,9 +147,15 @@ def test_settings_out_of_range_are_refused(wrong: dict, says: str) -> None:
 
 def test_settings_come_from_the_recipe() -> None:
     preview = PreviewConfig(sampler="ddim", steps=7, guidance=3.0, seed=9, width=64, height=128)
-    settings = DrawSettings.of(preview, clip_skip=2)
+    recipe = Recipe(
+        base=BaseConfig(clip_skip=2),
+        dataset=DatasetConfig(folder="pictures", caption_tokens=225, weighted_captions=True),
+        preview=preview,
+    )
+    settings = DrawSettings.of(preview, TextOptions.of(recipe))
+    text = TextOptions(clip_skip=2, chunks=3, weighted=True)
     assert settings == DrawSettings(
-        sampler="ddim", steps=7, guidance=3.0, seed=9, width=64, height=128, clip_skip=2
+        sampler="ddim", steps=7, guidance=3.0, seed=9, width=64, height=128, text=text
     )
 
 
