@@ -17,6 +17,7 @@ from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.errors import ConfigError
 from lora_loop.core.events import Event, PhaseProgress, PhaseStarted
 from lora_loop.core.models.base_model import BaseModel
+from lora_loop.core.models.text import TextOptions
 from lora_loop.core.preview.grid import GridRequest, render_grid
 from lora_loop.core.preview.sampling import DrawSettings, Prompt, draw
 
@@ -121,7 +122,7 @@ def test_stopping_keeps_what_is_drawn(base: BaseModel, network: Network) -> None
 
 def test_the_file_says_how_to_repeat_it(base: BaseModel, network: Network) -> None:
     prompts = (Prompt("一只\0猫, cat", "丑 \ud800"),)
-    settings = DrawSettings(steps=1, seed=11, clip_skip=2)
+    settings = DrawSettings(steps=1, seed=11, text=TextOptions(clip_skip=2))
     weights = BlockWeights((("BASE", 1.0), ("OUT03", 0.5)), "mine")
     grid = render_grid(
         base, network, request(weights, prompts=prompts, settings=settings, network_name="猫: v1")
