@@ -8,6 +8,7 @@ setup(
     package_data={
         "lora_loop": ["LICENSE", "NOTICE", "presets/*.json"],
         "lora_loop.core.demo": ["assets/*", "dataset/*/*"],
+        "lora_loop.core.preview": ["assets/*"],
         "lora_loop.core.models": ["tokenizer_data/*"],
     },
 )

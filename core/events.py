@@ -1,9 +1,14 @@
 """What a running training tells its caller, and how the caller asks it to stop."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Level = Literal["info", "warning", "error"]
 
@@ -63,7 +68,7 @@ class Saved:
     """A file is completely written and checked."""
 
     path: Path
-    kind: Literal["network", "state", "grid", "plot"]
+    kind: Literal["network", "state", "grid", "page", "plot"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,14 @@ class PreviewReady:
 
     path: Path
     step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellDrawn:
+    """A picture of a grid is drawn; places: (page, row, column) of every cell that shows it."""
+
+    picture: Image.Image
+    places: tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +97,9 @@ class Finished:
     findings: tuple[Finding, ...]
 
 
-Event = Planned | PhaseStarted | PhaseProgress | StepDone | Saved | PreviewReady | Finished
+Event = (
+    Planned | PhaseStarted | PhaseProgress | StepDone | Saved | PreviewReady | CellDrawn | Finished
+)
 OnEvent = Callable[[Event], None]
 StopFlag = Callable[[], bool]
 

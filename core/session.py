@@ -45,9 +45,13 @@ from .models.base_model import BaseModel, load_base_model
 from .models.text import TextOptions
 from .planner import Plan, network_path
 from .planner import make_plan as planned
+from .preview.axes import AXES, Axis, XYZRequest
 from .preview.grid import Grid, GridRequest, render_grid
+from .preview.page import grid_page
 from .preview.progress_plot import loss_plot
+from .preview.record import GridRecord, read_grid
 from .preview.sampling import DrawSettings, Prompt, draw
+from .preview.table import Cell, Table
 from .train.effect import open_network
 from .train.job import Job, Trained
 from .train.live_tensors import network_tensors
@@ -62,11 +66,21 @@ from .workbench import (
 )
 
 __all__ = [
+    "AXES",
+    "Axis",
     "BaseModel",
+    "Cell",
     "Dataset",
+    "DrawSettings",
+    "Grid",
+    "GridRecord",
+    "GridRequest",
     "Plan",
+    "Prompt",
     "Start",
+    "Table",
     "Trained",
+    "XYZRequest",
     "bake_file",
     "caption",
     "dataset_report",
@@ -82,6 +96,7 @@ __all__ = [
     "preview",
     "read_captions",
     "read_dataset",
+    "read_grid",
     "run",
     "undo_captions",
     "write_captions",
@@ -236,12 +251,20 @@ def refuse_lost_state(network: Path, start: Start) -> None:
 def preview(
     base: BaseModel,
     network: Network,
-    request: GridRequest,
+    request: GridRequest | XYZRequest | Table,
     on_event: OnEvent = ignore,
     stop: StopFlag = never,
 ) -> Grid:
-    """Draw block weights x prompts with the network that is in memory."""
-    return render_grid(base, network, request, on_event, stop)
+    """Draw block weights x prompts, or any axes, with the network that is in memory.
+
+    Files that a network axis names are read before anything is drawn. A grid's own table, as
+    `read_grid` gives it, draws it again.
+    """
+
+    def open_other(name: str) -> Network:
+        return open_network(base, Path(name))
+
+    return render_grid(base, network, request, on_event, stop, open_other)
 
 
 def check_preview(network: Path, settings: PreviewConfig) -> None:
@@ -281,6 +304,12 @@ def write_grid(grid: Grid, path: Path, on_event: OnEvent = ignore, *, overwrite:
     """Write a grid as PNG with everything that is needed to repeat it."""
     write_bytes(path, grid.png(), overwrite=overwrite)
     on_event(Saved(path=path, kind="grid"))
+
+
+def write_grid_page(grid: Grid, path: Path, on_event: OnEvent = ignore, *, overwrite: bool) -> None:
+    """Write a grid as one HTML file that compares its cells, in any browser and offline."""
+    write_bytes(path, grid_page(grid).encode(), overwrite=overwrite)
+    on_event(Saved(path=path, kind="page"))
 
 
 def write_loss_plot(trained: Trained, network: Path, on_event: OnEvent = ignore) -> Path:

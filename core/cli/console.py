@@ -77,7 +77,9 @@ class Console:
             PreviewReady: self._preview_ready,
             Finished: self._finished,
         }
-        shows[type(event)](event)
+        show = shows.get(type(event))
+        if show is not None:  # a picture is nothing for a terminal
+            show(event)
 
     def close(self) -> None:
         """Take the bar away, so that an error starts on a line of its own."""

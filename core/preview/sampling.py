@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -107,35 +107,33 @@ class Painter:
     ) -> None:
         self._base, self._settings, self._on_step, self._stop = base, settings, on_step, stop
         self._schedule: NoiseSchedule = scaled_linear(base.prediction, base.zero_terminal_snr)
-        self._conditions: dict[tuple[str, float], Condition] = {}
+        self._conditions: dict[tuple[str, Hashable], Condition] = {}
 
     def paint_all(
-        self, prompts: Sequence[Prompt], text_strength: float = 1.0
+        self, prompts: Sequence[Prompt], text_state: Hashable = None
     ) -> Iterator[Image.Image]:
-        """Draw a picture for each prompt, in batches. Raises Stopped.
-
-        text_strength: which state the text encoder is in, so that texts are not encoded again in
-        one that was seen before: the same number must mean the same weights.
-        """
+        """Draw a picture for each prompt with rising seeds, in batches. Raises Stopped."""
         size, seed = self._settings.batch_size, self._settings.seed
         for start in range(0, len(prompts), size):
             batch = prompts[start : start + size]
-            yield from self._paint(
-                batch, range(seed + start, seed + start + len(batch)), text_strength
-            )
+            yield from self.paint(batch, range(seed + start, seed + start + len(batch)), text_state)
 
     @torch.no_grad()
-    def _paint(
-        self, prompts: Sequence[Prompt], seeds: Sequence[int], text_strength: float
+    def paint(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], text_state: Hashable = None
     ) -> list[Image.Image]:
-        """Draw one batch; one seed for each picture."""
+        """Draw one batch; one seed for each picture. Raises Stopped.
+
+        text_state: which state the text encoder is in, so that texts are not encoded again in one
+        that was seen before: equal states must mean equal weights.
+        """
         settings = self._settings
         width, height = settings.size(self._base)
         chance = [generator(seed, "preview") for seed in seeds]
         shape = (LATENT_CHANNELS, height // LATENT_STRIDE, width // LATENT_STRIDE)
         noise = torch.stack([torch.randn(shape, generator=one) for one in chance])
         latents = sample(
-            self._guided(prompts, text_strength),
+            self._guided(prompts, text_state),
             noise.to(self._base.device),
             settings.request(),
             self._schedule,
@@ -144,7 +142,7 @@ class Painter:
         return [self._picture(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
 
     def _guided(
-        self, prompts: Sequence[Prompt], text_strength: float
+        self, prompts: Sequence[Prompt], text_state: Hashable
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """Make the model's function of xt and timestep, with classifier-free guidance in one call.
 
@@ -154,7 +152,7 @@ class Painter:
         texts = [prompt.text for prompt in prompts]
         if guidance != 1:
             texts += [prompt.negative for prompt in prompts]
-        condition = _together([self._condition(text, text_strength) for text in texts])
+        condition = _together([self._condition(text, text_state) for text in texts])
         repeats = len(texts) // len(prompts)
 
         def denoise(xt: Tensor, timestep: Tensor) -> Tensor:
@@ -170,9 +168,9 @@ class Painter:
 
         return denoise
 
-    def _condition(self, text: str, text_strength: float) -> Condition:
+    def _condition(self, text: str, text_state: Hashable) -> Condition:
         """Encode a text alone, so that it does not depend on what else is drawn."""
-        key = (text, text_strength)
+        key = (text, text_state)
         if key not in self._conditions:
             self._conditions[key] = self._base.encode_text([text], self._settings.text)
         return self._conditions[key]

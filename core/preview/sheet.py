@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .difference import FULL_HEAT, THRESHOLD, Difference, heat_map
+from .difference import FULL_HEAT, Difference, heat_map
 from .fonts import font_for, line_height, wrap
 
 PAPER, INK, FAINT, EMPTY = (255, 255, 255), (20, 20, 24), (110, 110, 118), (222, 222, 226)
@@ -22,56 +22,82 @@ SMALL_PICTURE, LARGE_PICTURE, MOST_PIXELS = 160, 512, 60_000_000
 Cells = Sequence[Sequence[Image.Image | None]]
 Differences = Sequence[Sequence[Difference | None]]
 Colour = tuple[int, int, int]
+Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """The words of a grid. columns: (title, note) each; rows: (prompt, note) each."""
+    """The words of a grid. columns, rows, pages: (title, note) each.
+
+    compares: what the heat maps below the pictures show; without it there are none. scale: what
+    the two ends of their colours mean.
+    """
 
     title: str
-    columns: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, str], ...]
+    columns: Labels
+    rows: Labels
     footer: str
     picture_size: tuple[int, int]
+    pages: Labels = (("", ""),)
+    compares: str = ""
+    scale: tuple[str, str] = ("", "")
 
 
 class _Layout(NamedTuple):
-    """Pixels: a shown picture's size, a column's width, and where columns and rows begin."""
+    """Pixels: a shown picture's size, a column's width, and where pages, columns and rows begin.
+
+    heading: of a page's title; page: of a whole page.
+    """
 
     shown: tuple[int, int]
     column: int
     top: int
     row: int
+    heading: int
+    page: int
     width: int
-    height: int
 
-    def corner(self, row: int, column: int, below: int = 0) -> tuple[int, int]:
+    def corner(self, page: int, row: int, column: int, below: int = 0) -> tuple[int, int]:
         """Give the upper left corner of a picture, or with below = 1 of its heat map."""
         left = MARGIN + LABEL_WIDTH + GAP + column * (self.column + GAP)
         left += (self.column - self.shown[0]) // 2
-        return left, self.top + row * self.row + below * (self.shown[1] + 4)
+        top = self.top + page * self.page + row * self.row
+        return left, top + below * (self.shown[1] + 4)
 
 
-def draw_sheet(sheet: Sheet, cells: Cells, differences: Differences) -> Image.Image:
-    """Draw pictures and, under each, its heat map with the percentage of changed pixels."""
+def draw_sheet(sheet: Sheet, pages: Sequence[tuple[Cells, Differences]]) -> Image.Image:
+    """Draw pictures, page below page, under each its heat map and how many pixels changed."""
     layout = _lay_out(sheet)
-    image = Image.new("RGB", (layout.width, layout.height), PAPER)
+    footer = (MOST_FOOTER_LINES + 1) * line_height(font_for("", SMALL_SIZE))
+    height = layout.top + len(pages) * layout.page + footer + 2 * MARGIN
+    image = Image.new("RGB", (layout.width, height), PAPER)
     pen = _Pen(image)
     pen.write((MARGIN, MARGIN), sheet.title, TITLE_SIZE, layout.width - 2 * MARGIN, 1)
-    _draw_headers(pen, sheet, layout)
-    for row, (prompt, note) in enumerate(sheet.rows):
-        _draw_label(pen, layout, row, (prompt, note))
-        for column, cell in enumerate(cells[row]):
-            _paste(image, cell, layout.corner(row, column), layout.shown, Image.Resampling.BICUBIC)
-            found = differences[row][column]
-            corner = layout.corner(row, column, below=1)
-            heat = found.heat if found else None
-            _paste(image, heat, corner, layout.shown, Image.Resampling.NEAREST)
-            if found:
-                place = (corner[0], corner[1] + layout.shown[1] + 2)
-                pen.write_centred(place, f"{found.percent:.1f} %", SMALL_SIZE, layout.shown[0], INK)
-    end = _draw_footer(image, pen, sheet, layout)
+    for page, (cells, differences) in enumerate(pages):
+        _draw_headers(pen, sheet, layout, page)
+        for row in range(len(sheet.rows)):
+            _draw_label(pen, sheet, layout, page, row)
+            for column, cell in enumerate(cells[row]):
+                corner = layout.corner(page, row, column)
+                _paste(image, cell, corner, layout.shown, Image.Resampling.BICUBIC)
+                if sheet.compares:
+                    corner = layout.corner(page, row, column, below=1)
+                    _draw_difference(image, pen, differences[row][column], corner, layout.shown)
+    end = _draw_footer(image, pen, sheet, layout.top + len(pages) * layout.page, layout.width)
     return image.crop((0, 0, layout.width, end + MARGIN))
+
+
+def _draw_difference(
+    image: Image.Image,
+    pen: _Pen,
+    found: Difference | None,
+    corner: tuple[int, int],
+    shown: tuple[int, int],
+) -> None:
+    _paste(image, found.heat if found else None, corner, shown, Image.Resampling.NEAREST)
+    if found:
+        place = (corner[0], corner[1] + shown[1] + 2)
+        pen.write_centred(place, f"{found.percent:.1f} %", SMALL_SIZE, shown[0], INK)
 
 
 def shown_size(width: int, height: int, cells: int) -> tuple[int, int]:
@@ -115,15 +141,17 @@ class _Pen:
 
 def _lay_out(sheet: Sheet) -> _Layout:
     rows, columns = len(sheet.rows), len(sheet.columns)
-    shown = shown_size(*sheet.picture_size, cells=2 * rows * columns)
+    pictures = (2 if sheet.compares else 1) * rows * columns * len(sheet.pages)
+    shown = shown_size(*sheet.picture_size, cells=pictures)
     column = max(shown[0], LEAST_COLUMN)
     header = max(_header_height(title, note, column) for title, note in sheet.columns)
-    top = MARGIN + line_height(font_for("", TITLE_SIZE)) + GAP + header + GAP
-    small = line_height(font_for("", SMALL_SIZE))
-    row = 2 * shown[1] + small + 2 * GAP
+    small, text = (line_height(font_for("", size)) for size in (SMALL_SIZE, TEXT_SIZE))
+    heading = text + GAP if any(title for title, _ in sheet.pages) else 0
+    top = MARGIN + line_height(font_for("", TITLE_SIZE)) + GAP + heading + header + GAP
+    row = 2 * shown[1] + small + 2 * GAP if sheet.compares else shown[1] + GAP
+    page = rows * row + (heading + header + 2 * GAP if len(sheet.pages) > 1 else 0)
     width = 2 * MARGIN + LABEL_WIDTH + columns * (column + GAP)
-    footer = GAP + (MOST_FOOTER_LINES + 1) * small
-    return _Layout(shown, column, top, row, width, top + rows * row + footer + MARGIN)
+    return _Layout(shown, column, top, row, heading, page, width)
 
 
 def _header_height(title: str, note: str, width: int) -> int:
@@ -132,35 +160,44 @@ def _header_height(title: str, note: str, width: int) -> int:
     return pen.write_centred((0, below), note, SMALL_SIZE, width, FAINT)
 
 
-def _draw_headers(pen: _Pen, sheet: Sheet, layout: _Layout) -> None:
+def _draw_headers(pen: _Pen, sheet: Sheet, layout: _Layout, page: int) -> None:
+    top = layout.top + page * layout.page - GAP // 2
+    tallest = max(_header_height(title, note, layout.column) for title, note in sheet.columns)
+    if layout.heading:
+        title, note = sheet.pages[page]
+        at = (MARGIN, top - tallest - layout.heading)
+        words = f"{note}: {title}" if note else title
+        pen.write(at, words, TEXT_SIZE, layout.width - 2 * MARGIN, 1)
     for column, (title, note) in enumerate(sheet.columns):
         height = _header_height(title, note, layout.column)
         left = MARGIN + LABEL_WIDTH + GAP + column * (layout.column + GAP)
-        at = (left, layout.top - GAP // 2 - height)
+        at = (left, top - height)
         below = pen.write_centred(at, title, TEXT_SIZE, layout.column, INK)
         pen.write_centred((left, below), note, SMALL_SIZE, layout.column, FAINT)
 
 
-def _draw_label(pen: _Pen, layout: _Layout, row: int, label: tuple[str, str]) -> None:
-    prompt, note = label
-    at = (MARGIN, layout.corner(row, 0)[1])
+def _draw_label(pen: _Pen, sheet: Sheet, layout: _Layout, page: int, row: int) -> None:
+    title, note = sheet.rows[row]
+    at = (MARGIN, layout.corner(page, row, 0)[1])
     lines = max(1, min(MOST_PROMPT_LINES, layout.shown[1] // line_height(font_for("", TEXT_SIZE))))
-    below = pen.write(at, prompt, TEXT_SIZE, LABEL_WIDTH, max(1, lines - 1))
+    below = pen.write(at, title, TEXT_SIZE, LABEL_WIDTH, max(1, lines - 1))
     pen.write((MARGIN, below + 2), note, SMALL_SIZE, LABEL_WIDTH, 1, FAINT)
-    words = f"difference to NONE, and pixels that changed by more than {THRESHOLD} of 255"
-    at = (MARGIN, layout.corner(row, 0, below=1)[1])
-    pen.write(at, words, SMALL_SIZE, LABEL_WIDTH, 3, FAINT)
+    if sheet.compares:
+        at = (MARGIN, layout.corner(page, row, 0, below=1)[1])
+        pen.write(at, sheet.compares, SMALL_SIZE, LABEL_WIDTH, 4, FAINT)
 
 
-def _draw_footer(image: Image.Image, pen: _Pen, sheet: Sheet, layout: _Layout) -> int:
+def _draw_footer(image: Image.Image, pen: _Pen, sheet: Sheet, top: int, width: int) -> int:
     """Draw the scale of the heat maps and the facts; gives the y coordinate below them."""
-    y = layout.top + len(sheet.rows) * layout.row
-    scale = np.linspace(0, FULL_HEAT, 160)[None].repeat(10, axis=0)
-    below = pen.write((MARGIN, y), "difference 0", SMALL_SIZE, 100, 1, FAINT)
-    image.paste(heat_map(scale), (MARGIN + 100, y + 4))
-    pen.write((MARGIN + 268, y), f"{FULL_HEAT} and more of 255", SMALL_SIZE, 300, 1, FAINT)
-    width = layout.width - 2 * MARGIN
-    return pen.write((MARGIN, below + 2), sheet.footer, SMALL_SIZE, width, MOST_FOOTER_LINES, INK)
+    if sheet.compares:
+        scale = np.linspace(0, FULL_HEAT, 160)[None].repeat(10, axis=0)
+        below = pen.write((MARGIN, top), sheet.scale[0], SMALL_SIZE, 100, 1, FAINT)
+        image.paste(heat_map(scale), (MARGIN + 100, top + 4))
+        pen.write((MARGIN + 268, top), sheet.scale[1], SMALL_SIZE, 300, 1, FAINT)
+        top = below + 2
+    return pen.write(
+        (MARGIN, top), sheet.footer, SMALL_SIZE, width - 2 * MARGIN, MOST_FOOTER_LINES, INK
+    )
 
 
 def _paste(

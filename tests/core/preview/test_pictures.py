@@ -119,9 +119,10 @@ def test_a_sheet_shows_its_pictures_enlarged() -> None:
         rows=(("a prompt " * 50, "seed 1"), ("", "seed 2")),
         footer="facts | " * 200,
         picture_size=(64, 64),
+        compares="difference to the base",
     )
     differences = [[difference(red, red), None], [None, None]]
-    image = draw_sheet(sheet, [[red, None], [None, None]], differences)
+    image = draw_sheet(sheet, [([[red, None], [None, None]], differences)])
     pixels = np.asarray(image)
     assert int((pixels == (255, 0, 0)).all(axis=2).sum()) == 192 * 192
     assert image.width < 800
