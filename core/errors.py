@@ -19,3 +19,7 @@ class CheckpointError(TrainerError):
 
 class FileError(TrainerError):
     """A file that we write or read back is missing, damaged, in the way, or cannot be written."""
+
+
+class HostChangedError(TrainerError):
+    """The host's own model is not as it was when the training borrowed it."""

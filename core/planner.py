@@ -18,7 +18,7 @@ from .data.buckets import Bucket, bucket_rules, lay_out
 from .data.scan import Dataset, scan
 from .errors import ConfigError, FileError
 from .events import Finding, OnEvent, Planned, ignore
-from .models.base_model import EMBEDDED, Outline
+from .models.base_model import EMBEDDED, BaseModel, Loan, Outline
 from .models.keymaps import UNetLayout
 from .models.outline import outline_file
 from .models.text import MOST_CHUNKS, takes_clip_skip
@@ -72,15 +72,25 @@ class Plan:
         )
 
 
-def make_plan(recipe: Recipe, on_event: OnEvent = ignore, dataset: Dataset | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    on_event: OnEvent = ignore,
+    dataset: Dataset | None = None,
+    base: BaseModel | None = None,
+) -> Plan:
     """Check everything that can be checked and count the true steps.
 
-    dataset: that of the recipe where it has been read already. Raises the TrainerError of
-    whatever would fail later: settings, checkpoint, dataset, output.
+    dataset: that of the recipe where it has been read already. base: one that a host has lent, in
+    whose place no checkpoint is looked at. Raises the TrainerError of whatever would fail later:
+    settings, checkpoint, dataset, output.
     """
     path = network_path(recipe)
     _check_presets(recipe)
-    outline = outline_file(checkpoint_path(recipe.base.checkpoint), recipe.base)
+    loan = None if base is None else base.loan
+    if loan is None:
+        outline = outline_file(checkpoint_path(recipe.base.checkpoint), recipe.base)
+    else:
+        outline = loan.outline
     _check_base(recipe, outline)
     file_bytes = adapter_bytes(outline, recipe) + header_bytes(outline, recipe)
     check_folder(path.parent, file_bytes + _STATES * factor_bytes(outline, recipe))
@@ -93,7 +103,7 @@ def make_plan(recipe: Recipe, on_event: OnEvent = ignore, dataset: Dataset | Non
         resolution=resolution,
         path=path,
         file_bytes=file_bytes,
-        memory_bytes=memory_bytes(outline, recipe, pictures),
+        memory_bytes=memory_bytes(outline, recipe, pictures, loan),
         findings=(
             *pictures.dataset.findings,
             *pictures.buckets.findings,
@@ -166,11 +176,18 @@ def factor_bytes(outline: Outline, recipe: Recipe) -> int:
     return adapter_bytes(outline, recipe) // _BYTES[recipe.output.precision] * 4 * 3
 
 
-def memory_bytes(outline: Outline, recipe: Recipe, pictures: Pictures) -> int:
-    """Rough peak of a run: weights, factors with gradients and moments, activations."""
-    item = _BYTES[recipe.memory.precision]
+def memory_bytes(
+    outline: Outline, recipe: Recipe, pictures: Pictures, loan: Loan | None = None
+) -> int:
+    """Rough peak of a run: weights, factors with gradients and moments, activations.
+
+    Of weights that a host has lent, only what is taken beside the host's.
+    """
+    item = _BYTES[recipe.memory.precision] if loan is None else loan.dtype.itemsize
     counts = {part: _count(network) for part, network in outline.networks.items()}
     weights = item * sum(counts.values()) + (4 - item) * counts["vae"]  # which stays fp32
+    if loan is not None:
+        weights = loan.own_bytes
     factors = factor_bytes(outline, recipe) * 4 // 3  # and their gradients
     batch = recipe.training.batch_size
     largest = max(pictures.buckets.buckets, key=lambda bucket: bucket.width * bucket.height)

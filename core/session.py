@@ -2,6 +2,7 @@
 
 plan = make_plan(recipe)                                   every check, no work
 base = open_base(recipe.base, recipe.memory, device)       the base model, frozen
+with adopt(live, recipe.base, recipe.memory, device) as base:    or a host's, lent without a copy
 trained = run(plan, base, on_event=..., stop=...)          encode, train, write, read back
 grid = preview(base, trained.network, request)             no file and no merge in between
 bake_file(trained.path, "NOFACE")                          a plain file, weights folded in
@@ -9,7 +10,8 @@ caption(folder, settings, open_captioner(settings, ...))   captions before all t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,7 +43,9 @@ from .files.images import write_png
 from .files.network_file import WrittenFile, read_network, write_network
 from .files.resume import forget_states, load_state, state_paths
 from .log import logger
+from .models.adoption import adopted
 from .models.base_model import BaseModel, load_base_model
+from .models.live import LiveFacts, LiveModel
 from .models.text import TextOptions
 from .planner import Plan, network_path
 from .planner import make_plan as planned
@@ -53,9 +57,10 @@ from .preview.record import GridRecord, read_grid
 from .preview.sampling import DrawSettings, Prompt, draw
 from .preview.table import Cell, Table
 from .train.effect import open_network
+from .train.host_watch import HostWatch
 from .train.job import Job, Trained
 from .train.live_tensors import network_tensors
-from .train.precision import resolve_precision
+from .train.precision import resolve_precision, suit_precision
 from .train.task import Task
 from .workbench import (
     Dataset,
@@ -75,12 +80,15 @@ __all__ = [
     "Grid",
     "GridRecord",
     "GridRequest",
+    "LiveFacts",
+    "LiveModel",
     "Plan",
     "Prompt",
     "Start",
     "Table",
     "Trained",
     "XYZRequest",
+    "adopt",
     "bake_file",
     "caption",
     "dataset_report",
@@ -135,6 +143,25 @@ def open_base(base: BaseConfig, memory: MemoryConfig, device: torch.device) -> B
     )
 
 
+@contextmanager
+def adopt(
+    live: LiveModel, base: BaseConfig, memory: MemoryConfig, device: torch.device
+) -> Iterator[BaseModel]:
+    """A base model over a host's own weights, for the length of a with block.
+
+    `base.checkpoint` is not read. No weight exists twice, but what lies on another device than
+    `device` is copied there; weights in another format than the run's are converted at each use.
+    The host's model is only looked at: HostChangedError at the end where it is not as it was.
+    Raises CheckpointError for a model that can't be trained on, with the reason.
+    """
+
+    def compute(stored: torch.dtype) -> torch.dtype:
+        return suit_precision(memory.precision, device, stored).compute
+
+    with adopted(live, base, device, compute) as model:
+        yield model
+
+
 def run(
     plan: Plan,
     base: BaseModel,
@@ -148,8 +175,9 @@ def run(
 
     start: "new" refuses where a stopped run of the same name waits, "resume" goes on with it, and
     "restart" forgets it. `stop` is asked between steps: what was trained is kept, as a network file
-    of its own and as a resume state. `base` is afterwards as it was, whatever happens. `paint`
-    draws the previews on the way in place of our own sampler.
+    of its own and as a resume state. `base` is afterwards as it was, whatever happens. Where it is
+    a host's and the host changes it meanwhile, the training stops in the same way, and
+    HostChangedError tells. `paint` draws the previews on the way in place of our own sampler.
     """
     refuse_lost_state(plan.path, start)
     if start == "restart":
@@ -159,8 +187,9 @@ def run(
         recipe=plan.recipe, pictures=plan.pictures, resolution=plan.resolution, path=plan.path
     )
     job = Job(task, base, on_event)
-    pictures = _own_pictures(plan, base, stop) if paint is None else partial(paint, job.network)
-    trained = job.run(state, stop, _sampler(plan, pictures))
+    watch = HostWatch(base, stop)
+    pictures = _own_pictures(plan, base, watch) if paint is None else partial(paint, job.network)
+    trained = job.run(state, watch, _sampler(plan, pictures))
     on_event(
         Finished(
             path=trained.path,
@@ -169,7 +198,15 @@ def run(
             findings=plan.findings,
         )
     )
+    watch.require_unchanged(_what_was_saved(trained))
     return trained
+
+
+def _what_was_saved(trained: Trained) -> str:
+    if trained.path is None:
+        return "before its first step"
+    state = ", and its resume state beside it" if trained.stopped else ""
+    return f"what was trained in {trained.steps} steps is in {trained.path}{state}"
 
 
 def _own_pictures(plan: Plan, base: BaseModel, stop: StopFlag) -> Callable[[], list[Image.Image]]:
@@ -214,18 +251,20 @@ def make_plan(
     start: Start = "new",
     on_event: OnEvent = ignore,
     dataset: Dataset | None = None,
+    base: BaseModel | None = None,
 ) -> Plan:
     """Check everything that can be checked and count the true steps; `start` as in `run`.
 
-    dataset: that of the recipe where `read_dataset` has read it already.
-    Raises the TrainerError of whatever would fail later.
+    dataset: that of the recipe where `read_dataset` has read it already. base: an adopted one, in
+    whose place `recipe.base.checkpoint` is not looked at. Raises the TrainerError of whatever would
+    fail later.
     """
     path = network_path(recipe)
     refuse_lost_state(path, start)
     if start == "new":
         for companion in (loss_plot_path(path), grid_path(path), samples_folder(path)):
             refuse_existing(companion)
-    return planned(recipe, on_event, dataset)
+    return planned(recipe, on_event, dataset, base)
 
 
 def has_state(network: Path) -> bool:

@@ -123,7 +123,7 @@ class LoRALayer(nn.Module):
             return self.base(x)
         dtype = updates.autocast_dtype(x.device.type)
         if dtype is None:
-            dtype = self.weight.dtype
+            dtype = x.dtype  # a base may compute in another dtype than its weight is stored in
             if self.place is not None and self._is_merged(self.place[0], dtype):
                 return self._merged(x, *self.place)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "demo" / "assets" / "base.safetensors"
 LATENT_STRIDE = 8  # pixels
+VAE_DTYPE = torch.float32  # SDXL's overflows in fp16
 _CHUNK = 1 << 20
 
 
@@ -42,13 +43,35 @@ class BaseFacts:
     resolution: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loan:
+    """What there is to know of a base model whose weights a host has lent.
+
+    dtype: that U-Net and text encoders compute in, whatever their weights are stored in. sha256: of
+    the checkpoint's file, None where the host does not have it at hand. identity: of the weights.
+    own_bytes: that were taken beside the host's. changes: what the host has changed since, in
+    words; quick enough to be asked every few seconds.
+    """
+
+    outline: Outline
+    dtype: torch.dtype
+    sha256: str | None
+    identity: str
+    own_bytes: int
+    changes: Callable[[], tuple[str, ...]]
+
+
 class BaseModel:
     """A frozen base model on one device.
 
-    resolution: pixels of a picture's side that it was made for.
+    resolution: pixels of a picture's side that it was made for. loan: for one whose weights are a
+    host's.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], facts: BaseFacts) -> None:
+    def __init__(
+        self, networks: Mapping[str, nn.Module], facts: BaseFacts, loan: Loan | None = None
+    ) -> None:
+        self.loan = loan
         self.unet: UNet2DConditionModel = networks["unet"]  # pyright: ignore[reportAttributeAccessIssue]
         self.vae: AutoencoderKL = networks["vae"]  # pyright: ignore[reportAttributeAccessIssue]
         self.text_encoders = {
@@ -82,14 +105,22 @@ class BaseModel:
     @property
     def dtype(self) -> torch.dtype:
         """The U-Net's and the text encoder's compute dtype."""
-        return self.unet.conv_in.weight.dtype
+        return self.unet.conv_in.weight.dtype if self.loan is None else self.loan.dtype
+
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """The VAE's compute dtype."""
+        return self.vae.dtype if self.loan is None else VAE_DTYPE
 
     @cached_property
-    def sha256(self) -> str:
+    def sha256(self) -> str | None:
         """Hash of the whole file, 64 hex digits; read once, about a second per GB.
 
-        Raises CheckpointError when the file is gone.
+        None for a host's model whose file's hash is not known. Raises CheckpointError when the file
+        is gone.
         """
+        if self.loan is not None:
+            return self.loan.sha256
         digest = hashlib.sha256()
         try:
             with self.path.open("rb") as file:
@@ -105,7 +136,13 @@ class BaseModel:
     @property
     def identity(self) -> str:
         """What a resume state is bound to: equal for equal weights."""
-        return self.sha256
+        return self.loan.identity if self.loan is not None else str(self.sha256)
+
+    def forget_weights(self) -> None:
+        """Let go of all weights: the networks are on the meta device afterwards."""
+        networks: list[nn.Module] = [*self.parts.values(), self._vae]
+        for network in networks:
+            network.to("meta")
 
     def encode_text(self, captions: list[str], options: TextOptions | None = None) -> Condition:
         """What captions tell the U-Net, in the compute dtype; gradients flow."""
@@ -139,7 +176,7 @@ class BaseModel:
         """
         if any(side % LATENT_STRIDE for side in pixels.shape[-2:]):
             raise ValueError(f"sides must be multiples of {LATENT_STRIDE}: {tuple(pixels.shape)}")
-        moved = pixels.to(self.vae.device, self.vae.dtype)
+        moved = pixels.to(self.vae.device, self.vae_dtype)
         posterior = self._vae.encode(moved).latent_dist
         scale = self.latent_scale
         return posterior.mean.float() * scale, posterior.std.float() * scale
@@ -147,7 +184,7 @@ class BaseModel:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, 8 h, 8 w) in [0, 1], fp32, of scaled latents (B, 4, h, w)."""
-        moved = (latents / self.latent_scale).to(self.vae.device, self.vae.dtype)
+        moved = (latents / self.latent_scale).to(self.vae.device, self.vae_dtype)
         pixels = self._vae.decode(moved).sample.float()
         return (pixels / 2 + 0.5).clamp(0, 1)
 
@@ -158,7 +195,7 @@ def load_base_model(
     dtype: torch.dtype = torch.float32,
     prediction: Literal["auto", "epsilon", "v"] = "auto",
     zero_terminal_snr: Literal["auto", "yes", "no"] = "auto",
-    vae_dtype: torch.dtype = torch.float32,
+    vae_dtype: torch.dtype = VAE_DTYPE,
 ) -> BaseModel:
     """Load a checkpoint (a file's path, or "embedded" for the one that comes with the package).
 

@@ -108,10 +108,15 @@ def fill(part: Part, checkpoint: Checkpoint, placement: Placement) -> None:
                 f"{placement.dtype}; the model is damaged, or needs memory.precision fp32 or bf16"
             )
         state[own] = weight
-    state.update(_computed(expected, placement.device))
-    part.network.load_state_dict(state, strict=True, assign=True)
-    _recreate_buffers(part.network, placement.device)
-    part.network.requires_grad_(False).eval()
+    give_weights(part.network, state, placement.device)
+
+
+def give_weights(network: nn.Module, state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Make the tensors of `state` a network's own, and freeze it in eval mode."""
+    whole = {**state, **_computed(network.state_dict(), device)}
+    network.load_state_dict(whole, strict=True, assign=True)
+    _recreate_buffers(network, device)
+    network.requires_grad_(False).eval()
 
 
 def _names(part: str, layout: Layout, network: nn.Module) -> dict[str, str]:

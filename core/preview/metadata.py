@@ -26,7 +26,7 @@ def parameters_text(prompt: Prompt, settings: DrawSettings, base: BaseModel, see
         "CFG scale": settings.guidance,
         "Seed": seed,
         "Size": f"{width}x{height}",
-        "Model hash": base.sha256[:10],
+        "Model hash": (base.sha256 or "")[:10],
         "Model": base.name,
         "Clip skip": skip if skip != 1 else "",
     }

@@ -19,14 +19,19 @@ _OLD_HASH_OFFSET, _OLD_HASH_LENGTH = 0x100000, 0x10000
 
 
 class BaseHashes(NamedTuple):
-    """Hashes of the checkpoint's file, read before the training: it may be gone after it."""
+    """Hashes of the checkpoint's file, read before the training: it may be gone after it.
 
-    sha256: str
-    old: str
+    None where they are not known: a host's model is not looked up on the disk.
+    """
+
+    sha256: str | None
+    old: str | None
 
 
 def base_hashes(base: BaseModel) -> BaseHashes:
     """Read the file once, about a second per GB. Raises CheckpointError where it is gone."""
+    if base.loan is not None:
+        return BaseHashes(base.loan.sha256, None)
     try:
         return BaseHashes(base.sha256, old_hash(base.path))
     except OSError as error:

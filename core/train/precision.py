@@ -47,6 +47,19 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     return PRECISIONS[name]
 
 
+def suit_precision(name: str, device: torch.device, stored: torch.dtype) -> Precision:
+    """The recipe's `memory.precision` on this device for weights that are in memory already.
+
+    As `resolve_precision`, but "auto" on a GPU computes in the weights' own half precision where
+    they have one, so that none is converted.
+    """
+    resolved = resolve_precision(name, device)
+    is_half = stored in {torch.float16, torch.bfloat16}
+    if name != "auto" or device.type != "cuda" or not is_half:
+        return resolved
+    return resolve_precision("bf16" if stored == torch.bfloat16 else "fp16", device)
+
+
 def precision_of(compute: torch.dtype) -> Precision:
     """The precision whose weights and activations are of this dtype."""
     return next(precision for precision in PRECISIONS.values() if precision.compute == compute)
