@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from PIL import Image
 
+from . import workbench
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
 from .adapters.lora import AdapterWeights
@@ -62,13 +63,7 @@ from .train.job import Job, Trained
 from .train.live_tensors import network_tensors
 from .train.precision import resolve_precision, suit_precision
 from .train.task import Task
-from .workbench import (
-    Dataset,
-    dataset_report,
-    describe_network,
-    draw_with,
-    read_dataset,
-)
+from .workbench import Dataset
 
 __all__ = [
     "AXES",
@@ -91,9 +86,6 @@ __all__ = [
     "adopt",
     "bake_file",
     "caption",
-    "dataset_report",
-    "describe_network",
-    "draw_with",
     "find_captioners",
     "make_plan",
     "network_tensors",
@@ -103,10 +95,10 @@ __all__ = [
     "pick_device",
     "preview",
     "read_captions",
-    "read_dataset",
     "read_grid",
     "run",
     "undo_captions",
+    "workbench",
     "write_captions",
 ]
 

@@ -1,5 +1,6 @@
 """What a person at a page does beside training: look at a dataset, redraw, look into a file."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from .adapters.block_weights import BlockWeights
+from .adapters.blocks import LENGTHS, ORDERS
 from .adapters.network import Network
+from .adapters.presets import preset_names
+from .config.base import BaseConfig
 from .config.dataset import DatasetConfig
 from .config.recipe import Recipe
 from .data.buckets import bucket_rules, lay_out
@@ -15,21 +19,39 @@ from .data.report import report_sheet, report_text
 from .data.scan import Dataset, scan
 from .errors import FileError
 from .events import Finding, OnEvent, StopFlag, ignore, never
+from .files.atomic import free_path
 from .files.safetensors_file import read_header
 from .files.tensor_file import FormatError
 from .models.base_model import BaseModel
+from .models.outline import outline_file
+from .planner import checkpoint_path
+from .preview.difference import difference
 from .preview.grid import GridRequest
+from .preview.metadata import encode_png
 from .preview.sampling import draw
 
 __all__ = [
+    "ALL_BLOCKS",
+    "ATTENTION_BLOCKS",
+    "BlockWeights",
     "Dataset",
     "DatasetReport",
+    "Network",
     "NetworkFacts",
+    "block_order",
     "dataset_report",
     "describe_network",
+    "difference",
     "draw_with",
+    "free_path",
+    "own_resolution",
+    "png",
+    "preset_names",
     "read_dataset",
 ]
+
+ATTENTION_BLOCKS, ALL_BLOCKS = ORDERS[17], ORDERS[26]
+"""Every block that a model of any family has: those with attention in SD 1.x, and all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +108,22 @@ def draw_with(
         attached, weighted = network.attached(base.parts), network.with_block_weights(weights)
     with attached, weighted:
         return draw(base, request.prompts, request.settings, on_event, stop)
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    return encode_png(picture, {})
+
+
+def own_resolution(config: BaseConfig) -> int:
+    """The side in pixels that a checkpoint was made for. Raises CheckpointError."""
+    return outline_file(checkpoint_path(config.checkpoint), config).facts.resolution
+
+
+def block_order(family: str, blocks: Sequence[str]) -> tuple[str, ...]:
+    """The blocks of the shortest vector that names all of a network's."""
+    attention, every = LENGTHS[family]
+    return ORDERS[attention] if set(blocks) <= set(ORDERS[attention]) else ORDERS[every]
 
 
 def describe_network(path: Path) -> NetworkFacts:

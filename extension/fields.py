@@ -37,11 +37,14 @@ class Field:
     def label(self, say: Words) -> str:
         """Its label with the unit, and what 0 means."""
         setting = self.setting
+        label = say.text(setting.label)
         facts = [say.text(setting.unit)] if setting.unit else []
+        if facts and facts[0] in label.lower():
+            facts = []
         if setting.zero:
             facts.append(f"0 = {say.text(setting.zero)}")
         more = f" ({', '.join(facts)})" if facts else ""
-        return say.text(setting.label) + more
+        return label + more
 
     def help(self, say: Words) -> str:
         """What it does, when to change it and what goes wrong, with its default and range."""

@@ -52,11 +52,13 @@ def listen(
 
 
 def open_blocks(title: str, css: str, head: str) -> gr.Blocks:
-    """A page of its own; where the version wants style and head at the start, `page_options`."""
+    """A page of its own; newer versions want style and head of `mount`, which gets them too."""
     options = known(gr.Blocks, title=title, css=css, head=head, analytics_enabled=False)
     return gr.Blocks(**options)
 
 
-def page_options(css: str, head: str) -> dict[str, Any]:
-    """What `mount_gradio_app` is to be given beside the page."""
-    return known(gr.mount_gradio_app, css=css, head=head)
+def mount(app: Any, page: gr.Blocks, css: str, head: str, login: tuple[str, str] | None) -> Any:
+    """Put the page at the root of a FastAPI application."""
+    return gr.mount_gradio_app(
+        app, page, path="/", auth=login, **known(gr.mount_gradio_app, css=css, head=head)
+    )

@@ -1,0 +1,1 @@
+"""The tab's pages: Dataset, Train, Blocks, Files."""

@@ -1,0 +1,41 @@
+"""What all pages share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ...core.errors import TrainerError
+from ..desk import Desk
+from ..gradio_versions import UNCHANGED
+from ..live import notice
+from ..widgets import Form
+from ..words import Words
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a page is built from."""
+
+    desk: Desk
+    form: Form
+    say: Words
+
+
+def answering(work: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+    """A handler whose error becomes the text of its first output; the others stay as they are."""
+
+    def handler(*values: Any) -> Any:
+        try:
+            return work(*values)
+        except TrainerError as error:
+            text = notice(str(error), "bad")
+            return text if outputs == 1 else (text, *[UNCHANGED] * (outputs - 1))
+
+    return handler
+
+
+def unseen_button(name: str) -> gr.Button:
+    """A button for the page's script alone: it is there, but nobody sees it."""
+    return gr.Button(value=name, elem_id=name, elem_classes=["lora-loop-unseen"])

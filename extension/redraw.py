@@ -1,0 +1,139 @@
+"""Pictures of the network at hand, block by block: one at a time, or as a grid."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from ..core import session
+from ..core.config import PreviewConfig
+from ..core.errors import ConfigError
+from ..core.session import Grid, GridRequest, workbench
+from .desk import Desk, Live
+from .jobs import Controls, Job
+
+_MOST_KEPT = 60  # pictures
+
+Pictures = tuple[Image.Image, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """One redraw: a picture for each prompt of the base model alone, the whole LoRA, the chosen.
+
+    changed: how many percent of the pixels the chosen weights change of the whole LoRA's picture.
+    """
+
+    alone: Pictures
+    whole: Pictures
+    chosen: Pictures
+    changed: tuple[float, ...]
+    label: str
+
+
+class Easel:
+    """Draws with the desk's live network and keeps what it has drawn; nothing is drawn twice."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._kept: OrderedDict[Hashable, Pictures] = OrderedDict()
+
+    def live(self) -> Live:
+        """The network at hand. Raises ConfigError where there is none."""
+        if self._desk.live is None:
+            raise ConfigError(
+                "there is no network in memory: train one, or open a file on the Files page"
+            )
+        return self._desk.live
+
+    def weights(self, text: str, seed: int = 1) -> workbench.BlockWeights:
+        """Block weights as users write them, for the network at hand. Raises ConfigError."""
+        return workbench.BlockWeights.parse(text, self.live().family, seed=seed)
+
+    def order(self) -> tuple[str, ...]:
+        """The blocks that the network at hand has sliders for."""
+        live = self.live()
+        return workbench.block_order(live.family, live.network.blocks())
+
+    def redraw(self, weights: workbench.BlockWeights, preview: PreviewConfig) -> Job:
+        """Put one redraw into the queue. Raises ConfigError for what can be seen beforehand."""
+        live = self.live()
+        request = _request(live, preview)
+        return self._submit(
+            "redraw", live, lambda controls: self._drawn(live, weights, request, controls)
+        )
+
+    def grid(self, preview: PreviewConfig) -> Job:
+        """Put a grid of the preview's presets and prompts into the queue, and into a file."""
+        live = self.live()
+        request = _request(live, preview)
+        for preset in preview.presets:
+            self.weights(preset, preview.seed)
+        return self._submit("grid", live, lambda controls: self._grid(live, request, controls))
+
+    def _submit(self, kind: str, live: Live, work) -> Job:
+        busy = self._desk.board.current()
+        if busy is not None and busy.kind == "train":
+            raise ConfigError(
+                f"{busy.title} is being trained: wait for its end, or stop it, then draw"
+            )
+        return self._desk.board.submit(kind, live.name, work)
+
+    def _drawn(
+        self, live: Live, weights: workbench.BlockWeights, request: GridRequest, controls: Controls
+    ) -> Drawn | None:
+        blocks = live.network.blocks()
+        wanted = {
+            "alone": None,
+            "whole": workbench.BlockWeights.parse("ALL", live.family),
+            "own": weights,
+        }
+        pictures: dict[str, Pictures] = {}
+        keys = {
+            name: (id(live), request, None if one is None else one.effective(blocks))
+            for name, one in wanted.items()
+        }
+        if any(key not in self._kept for key in keys.values()):
+            with self._desk.host.borrow(live.recipe.base, live.recipe.memory) as base:
+                for name, one in wanted.items():
+                    if keys[name] in self._kept:
+                        continue
+                    network = None if one is None else live.network
+                    drawn = workbench.draw_with(
+                        base, network, one, request, controls.on_event, controls.stop
+                    )
+                    if len(drawn) < len(request.prompts):
+                        return None
+                    self._keep(keys[name], tuple(drawn))
+        for name, key in keys.items():
+            pictures[name] = self._kept[key]
+        return Drawn(
+            alone=pictures["alone"],
+            whole=pictures["whole"],
+            chosen=pictures["own"],
+            changed=tuple(
+                workbench.difference(one, other).percent
+                for one, other in zip(pictures["whole"], pictures["own"], strict=True)
+            ),
+            label=weights.label,
+        )
+
+    def _keep(self, key: Hashable, pictures: Pictures) -> None:
+        self._kept[key] = pictures
+        while len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
+
+    def _grid(self, live: Live, request: GridRequest, controls: Controls) -> tuple[Grid, Path]:
+        with self._desk.host.borrow(live.recipe.base, live.recipe.memory) as base:
+            grid = session.preview(base, live.network, request, controls.on_event, controls.stop)
+        folder = (live.path or Path(live.recipe.output.folder) / live.name).parent
+        path = workbench.free_path(folder / f"{live.name}-grid.png")
+        if not grid.stopped:
+            session.write_grid(grid, path, controls.on_event, overwrite=False)
+        return grid, path
+
+
+def _request(live: Live, preview: PreviewConfig) -> GridRequest:
+    return session.grid_request(replace(live.recipe, preview=preview), live.name)
