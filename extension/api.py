@@ -49,9 +49,17 @@ def guard(login: tuple[str, str] | None, names: Sequence[str] | None) -> list[An
     return [Depends(check_origin), Depends(check_login)]
 
 
+def only_from_here(request: Request) -> None:
+    """Refuse other machines: a server that asks for no login serves its owner alone."""
+    client = request.client.host if request.client else ""
+    if client not in ("127.0.0.1", "::1"):
+        raise HTTPException(403, "without a login this API answers on its own machine alone")
+
+
 def add_routes(app: FastAPI, desk: Desk) -> None:
     """Add the routes to an application, behind the host's own guards. Bodies are JSON objects."""
-    router = APIRouter(prefix=PREFIX, dependencies=[*desk.host.api_dependencies()])
+    guards = desk.host.api_dependencies() or [Depends(only_from_here)]
+    router = APIRouter(prefix=PREFIX, dependencies=[*guards])
     routes = Routes(desk)
     for name, method in (("status", "GET"), ("status/{number}", "GET")):
         router.add_api_route(f"/{name}", routes.status, methods=[method])
