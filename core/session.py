@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from . import workbench
+from . import graphwork, workbench
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
 from .adapters.lora import AdapterWeights
@@ -69,6 +69,7 @@ __all__ = [
     "AXES",
     "Axis",
     "BaseModel",
+    "BlockWeights",
     "Cell",
     "Dataset",
     "DrawSettings",
@@ -77,16 +78,20 @@ __all__ = [
     "GridRequest",
     "LiveFacts",
     "LiveModel",
+    "Network",
     "Plan",
     "Prompt",
     "Start",
+    "Strength",
     "Table",
+    "TextOptions",
     "Trained",
     "XYZRequest",
     "adopt",
     "bake_file",
     "caption",
     "find_captioners",
+    "graphwork",
     "make_plan",
     "network_tensors",
     "open_base",

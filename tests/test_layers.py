@@ -23,7 +23,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"train", "preview", "captions"}),
     frozenset({"planner"}),
-    frozenset({"workbench"}),
+    frozenset({"workbench", "graphwork"}),
     frozenset({"session"}),
     frozenset({"demo"}),
     frozenset({"cli"}),

@@ -1,0 +1,222 @@
+"""BlockWeightPreview and ApplyBlockWeights: what each block of a LoRA does, and the choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.config import PreviewConfig
+from ..core.errors import ConfigError
+from ..core.session import BlockWeights, Strength, graphwork
+from . import door
+from .block_drawing import CellMemory, Study, draw_columns
+from .block_sheet import block_sheet
+from .dataset_nodes import CATEGORY, image_tensor
+from .inputs import SEED_LIMIT, Inputs, lines_of
+from .protocol import Graph, Sampling
+from .showing import shown_images
+from .train_node import checked_graph
+from .values import LORA, Lora
+
+_SIDES = {"min": 0, "max": 2048, "step": 8, "default": 0}
+_OWN_SIDE = {"sd1": 512, "sd2": 768, "sdxl": 1024}
+_WEIGHTS_HELP = (
+    "A preset (NOFACE, INS, ...), a vector of 17 or 26 values (SDXL: 12 or 20), or ranges as in "
+    "IN04-IN08=0.5, OUT03=0."
+)
+_STRENGTH = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.05}
+
+
+def strength_inputs() -> Inputs:
+    """The two strengths of a LoraLoader."""
+    return {
+        "strength_model": ("FLOAT", {**_STRENGTH, "tooltip": "Factor of the U-Net's part."}),
+        "strength_clip": ("FLOAT", {**_STRENGTH, "tooltip": "Factor of the text encoder's part."}),
+    }
+
+
+class BlockWeightPreview:
+    """Draws the LoRA under many block weights, side by side, with the graph's own sampler."""
+
+    RETURN_TYPES = ("IMAGE", "MODEL", "CLIP", "STRING")
+    RETURN_NAMES = ("grid", "model", "clip", "vector")
+    FUNCTION = "preview"
+    CATEGORY = CATEGORY
+    OUTPUT_NODE = True
+    DESCRIPTION = (
+        "Draws the LoRA under block weights side by side, as a KSampler would, without saving or "
+        "reloading anything. MODEL and CLIP come out with the chosen weights."
+    )
+
+    def __init__(self) -> None:
+        self._memory = CellMemory()
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+        """ComfyUI's declaration of links and widgets."""
+        host = door.host()
+        presets = "\n".join(PreviewConfig().presets)
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The base model, without the LoRA."}),
+                "clip": ("CLIP", {"tooltip": "Of the same checkpoint."}),
+                "vae": ("VAE", {"tooltip": "Of the same checkpoint."}),
+                "lora": (LORA, {"tooltip": "From TrainLoRA or LoadLoRAForTest."}),
+                "prompts": _text("", "One row of the grid each."),
+                "negative_prompt": _text("", "For all rows."),
+                "presets": _text(presets, f"One column each. {_WEIGHTS_HELP}"),
+                "chosen": (
+                    "STRING",
+                    {
+                        "default": "ALL",
+                        "tooltip": "The weights of the MODEL and CLIP that come out; the last "
+                        f"column. The sliders write here. {_WEIGHTS_HELP}",
+                    },
+                ),
+                **strength_inputs(),
+                "preview_seed": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 0,
+                        "max": SEED_LIMIT,
+                        "tooltip": "Of the first row; each further row adds 1.",
+                    },
+                ),
+                "steps": ("INT", {"default": 20, "min": 1, "max": 150, "tooltip": "Of sampling."}),
+                "cfg": ("FLOAT", {"default": 7.0, "min": 0.0, "max": 50.0, "step": 0.5}),
+                "sampler_name": (list(host.sampler_names()), {"default": "dpmpp_2m"}),
+                "scheduler": (list(host.scheduler_names()), {"default": "karras"}),
+                "width": ("INT", {**_SIDES, "tooltip": "Pixels; 0 is the model's own size."}),
+                "height": ("INT", {**_SIDES, "tooltip": "Pixels; 0 is the model's own size."}),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    def preview(
+        self,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        lora: Lora,
+        prompts: str,
+        negative_prompt: str,
+        presets: str,
+        chosen: str,
+        strength_model: float,
+        strength_clip: float,
+        unique_id: str | None = None,
+        **sampling: Any,
+    ) -> dict[str, Any]:
+        """Draw what is not known yet, lay out the grid, and patch MODEL and CLIP."""
+        host = door.host()
+        graph = checked_graph(Graph(model, clip, vae))
+        family = host.family(model)
+        study = Study(
+            graph=graph,
+            lora=lora,
+            sampling=sampling_of(family, **sampling),
+            prompts=prompt_rows(prompts, negative_prompt, lora),
+            strength_model=strength_model,
+            strength_clip=strength_clip,
+        )
+        picked = BlockWeights.parse(chosen, family, seed=study.sampling.seed)
+        columns = columns_of(presets, picked, family, study.sampling.seed)
+        progress = host.progress(unique_id)
+        base = BlockWeights.parse("NONE", family)  # differences are measured from it
+        pictures = draw_columns(host, study, [base, *columns], self._memory, progress.bar)
+        sheet = block_sheet(study, columns, pictures)
+        vector = picked.text()
+        progress.bar(1, 1, sheet)
+        progress.send("blocks", {"family": family, "vector": vector, "blocks": dict(picked.ratios)})
+        patched = study.patched(host, picked)
+        return {
+            "ui": {
+                "images": shown_images(host, [sheet], "blocks"),
+                "lora_loop_family": [family],
+                "lora_loop_vector": [vector],
+            },
+            "result": (image_tensor([sheet]), patched.model, patched.clip, vector),
+        }
+
+
+class ApplyBlockWeights:
+    """MODEL and CLIP with a LoRA, each block of it as strongly as wanted."""
+
+    RETURN_TYPES = ("MODEL", "CLIP")
+    RETURN_NAMES = ("model", "clip")
+    FUNCTION = "apply"
+    CATEGORY = CATEGORY
+    DESCRIPTION = "A LoraLoader with block weights, for a LoRA in memory."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+        """ComfyUI's declaration of links and widgets."""
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "Without the LoRA."}),
+                "lora": (LORA, {"tooltip": "From TrainLoRA or LoadLoRAForTest."}),
+                "block_weights": ("STRING", {"default": "ALL", "tooltip": _WEIGHTS_HELP}),
+                **strength_inputs(),
+            },
+            "optional": {"clip": ("CLIP", {"tooltip": "Without the LoRA; may be left out."})},
+        }
+
+    def apply(
+        self,
+        model: Any,
+        lora: Lora,
+        block_weights: str,
+        strength_model: float,
+        strength_clip: float,
+        clip: Any = None,
+    ) -> tuple[Any, Any]:
+        """Patch clones of MODEL and CLIP. Raises ConfigError and FileError."""
+        host = door.host()
+        weights = BlockWeights.parse(block_weights, host.family(model), seed=1)
+        strength = Strength(unet=strength_model, text_encoder=strength_clip, block_weights=weights)
+        patched = host.patched(Graph(model, clip, None), lora.tensors, strength.of)
+        return patched.model, patched.clip
+
+
+def sampling_of(
+    family: str,
+    *,
+    preview_seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    width: int,
+    height: int,
+) -> Sampling:
+    """The node's widgets; a side of 0 is the family's own."""
+    own = _OWN_SIDE[family]
+    return Sampling(
+        seed=preview_seed,
+        steps=steps,
+        cfg=cfg,
+        sampler=sampler_name,
+        scheduler=scheduler,
+        width=width or own,
+        height=height or own,
+    )
+
+
+def prompt_rows(prompts: str, negative: str, lora: Lora) -> tuple[tuple[str, str], ...]:
+    """A row for each line; without one, the LoRA's trigger. ConfigError where there is neither."""
+    lines = lines_of(prompts) or ([lora.trigger] if lora.trigger else [])
+    if not lines:
+        raise ConfigError("prompts is empty; write one on each line, such as the trigger word")
+    return tuple((line, negative) for line in lines)
+
+
+def columns_of(presets: str, picked: BlockWeights, family: str, seed: int) -> list[BlockWeights]:
+    """The grid's columns: the presets that this family has, then the chosen weights."""
+    foreign = set(graphwork.preset_names("sd1")) - set(graphwork.preset_names(family))
+    lines = [line for line in lines_of(presets) if line not in foreign]
+    columns = [BlockWeights.parse(line, family, seed=seed) for line in lines]
+    return columns if picked in columns else [*columns, picked]
+
+
+def _text(default: str, tooltip: str) -> tuple[str, dict[str, Any]]:
+    return "STRING", {"default": default, "multiline": True, "tooltip": tooltip}

@@ -1,0 +1,48 @@
+"""All nodes by their ids, with their names in both languages."""
+
+from __future__ import annotations
+
+from ..core.config import Text
+from .block_nodes import ApplyBlockWeights, BlockWeightPreview
+from .dataset_nodes import LoadDataset, PrepareDataset
+from .lora_nodes import BakeLoRA, LoadLoRAForTest, SaveLoRA
+from .option_nodes import TITLES, option_classes
+from .recipe_nodes import LoadRecipe, ResumeTraining, SaveRecipe
+from .train_node import TrainLoRA
+
+PREFIX = "LoraLoop"
+
+_NODES: tuple[tuple[type, Text], ...] = (
+    (LoadDataset, Text("Load Dataset", "加载数据集")),
+    (PrepareDataset, Text("Prepare Dataset", "整理数据集")),
+    (TrainLoRA, Text("Train LoRA", "训练 LoRA")),
+    (SaveLoRA, Text("Save LoRA", "保存 LoRA")),
+    (BlockWeightPreview, Text("Block Weight Preview", "分层权重预览")),
+    (LoadLoRAForTest, Text("Load LoRA for Test", "加载待测 LoRA")),
+    (ApplyBlockWeights, Text("Apply Block Weights", "应用分层权重")),
+    (BakeLoRA, Text("Bake LoRA", "固化 LoRA")),
+    (LoadRecipe, Text("Load Recipe", "加载配方")),
+    (SaveRecipe, Text("Save Recipe", "保存配方")),
+    (ResumeTraining, Text("Resume Training", "继续训练")),
+)
+_MARK = " (LoRA Loop)"
+
+
+def node_classes() -> dict[str, type]:
+    """ComfyUI's NODE_CLASS_MAPPINGS."""
+    named = {PREFIX + node.__name__: node for node, _ in _NODES}
+    return {**named, **{PREFIX + node.__name__: node for _, node in option_classes()}}
+
+
+def titles() -> dict[str, Text]:
+    """The name of every node, without the mark of whose it is."""
+    named = {PREFIX + node.__name__: text for node, text in _NODES}
+    for group, node in option_classes():
+        plain = group.replace("_", " ").capitalize()
+        named[PREFIX + node.__name__] = TITLES.get(group, Text(plain, plain))
+    return named
+
+
+def display_names() -> dict[str, str]:
+    """ComfyUI's NODE_DISPLAY_NAME_MAPPINGS."""
+    return {name: text.en + _MARK for name, text in titles().items()}
