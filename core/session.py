@@ -137,6 +137,7 @@ def open_base(base: BaseConfig, memory: MemoryConfig, device: torch.device) -> B
         dtype=resolve_precision(memory.precision, device).compute,
         prediction=base.prediction,
         zero_terminal_snr=base.zero_terminal_snr,
+        vae=base.vae,
     )
 
 

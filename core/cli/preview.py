@@ -112,6 +112,7 @@ def add_base_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="embedded", help="the base model's file (the embedded one)"
     )
+    parser.add_argument("--vae", default="", help="a VAE to take instead of the base model's own")
     parser.add_argument("--clip-skip", type=int, default=1)
     parser.add_argument("--prediction", choices=("auto", "epsilon", "v"), default="auto")
     parser.add_argument("--zero-terminal-snr", choices=("auto", "yes", "no"), default="auto")
@@ -124,6 +125,7 @@ def base_settings(options: argparse.Namespace) -> tuple[BaseConfig, MemoryConfig
     return (
         BaseConfig(
             checkpoint=options.checkpoint,
+            vae=options.vae,
             clip_skip=options.clip_skip,
             prediction=options.prediction,
             zero_terminal_snr=options.zero_terminal_snr,

@@ -19,13 +19,25 @@ class BaseConfig:
         EMBEDDED,
         Text("Checkpoint", "模型文件"),
         Text(
-            "Path of the base model, a Stable Diffusion 1.x, 2.x or XL .safetensors file, or "
-            '"embedded" for the small model that comes with the program and needs no download. '
-            "Train on the model that you will draw with, or on the one it was made from: a LoRA "
-            "fits its base best. LoRAs of SD 1.5, SD 2.x and SDXL are not interchangeable.",
-            "底模的路径（Stable Diffusion 1.x、2.x 或 XL 的 .safetensors 文件），或填 “embedded” "
-            "使用随程序附带、无需下载的小模型。请用将来出图的模型或它的母模型来训练：LoRA 与其底"
-            "模最合拍。SD 1.5、SD 2.x 与 SDXL 的 LoRA 不能互换。",
+            "Path of the base model, a Stable Diffusion 1.x, 2.x or XL .safetensors or .ckpt file, "
+            'or a folder as diffusers saves it, or "embedded" for the small model that comes with '
+            "the program and needs no download. Train on the model that you will draw with, or on "
+            "the one it was made from: a LoRA fits its base best. LoRAs of SD 1.5, SD 2.x and SDXL "
+            "are not interchangeable.",
+            "底模的路径（Stable Diffusion 1.x、2.x 或 XL 的 .safetensors、.ckpt 文件，或 diffusers "
+            "格式的文件夹），或填 “embedded” 使用随程序附带、无需下载的小模型。请用将来出图的模型或"
+            "它的母模型来训练：LoRA 与其底模最合拍。SD 1.5、SD 2.x 与 SDXL 的 LoRA 不能互换。",
+        ),
+    )
+    vae: str = setting(
+        "",
+        Text("VAE", "VAE"),
+        Text(
+            "Path of a VAE, a file or a folder, to take instead of the checkpoint's. Empty "
+            "takes its own, which is nearly always right. It must be of the same family: SDXL's "
+            "VAE on SD 1.5 turns every picture to noise.",
+            "用来代替底模自带 VAE 的 VAE 文件或文件夹路径。留空使用自带的，几乎总是正确的选择。"
+            "必须属于同一类模型：在 SD 1.5 上用 SDXL 的 VAE 会把所有图变成噪声。",
         ),
     )
     clip_skip: int = setting(
@@ -78,6 +90,8 @@ class BaseConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_path("base.checkpoint", self.checkpoint)
+        if self.vae:
+            check_path("base.vae", self.vae)
         if self.zero_terminal_snr == "yes" and self.prediction == "epsilon":
             raise ConfigError(
                 'base.zero_terminal_snr is "yes" but base.prediction is "epsilon"; pure noise '

@@ -112,6 +112,8 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     base, dataset, output = recipe.base, recipe.dataset, recipe.output
     if base.checkpoint != EMBEDDED:
         base = replace(base, checkpoint=_anchor(base.checkpoint, folder))
+    if base.vae:
+        base = replace(base, vae=_anchor(base.vae, folder))
     return replace(
         recipe,
         base=base,

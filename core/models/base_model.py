@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
 from . import build, families
-from .checkpoint import Checkpoint, open_checkpoint
+from .checkpoint import Checkpoint
 from .families import Family, Prediction
 from .filling import Part, Placement, fill, map_parts
 from .layouts import Layout, read_layout
 from .parts import parts_of
+from .sources import open_source
 from .text import TEXT_USES, Condition, TextOptions, encode_captions
 from .tokenizer import ClipTokenizer
 
@@ -34,13 +35,18 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseFacts:
-    """What is known of a base model beside its weights."""
+    """What is known of a base model beside its weights.
+
+    path: its file or folder. files: all that it is read from. vae: the VAE that was given apart.
+    """
 
     path: Path
     family: Family
     prediction: Prediction
     zero_terminal_snr: bool
     resolution: int
+    files: tuple[Path, ...] = ()
+    vae: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,9 @@ class BaseModel:
         self.tokenizer = ClipTokenizer()
         self.path = facts.path
         self.name = facts.path.stem
+        self.vae_path = facts.vae.path if facts.vae else None
+        self._files = facts.files or (facts.path,)
+        self._vae_files = facts.vae.files if facts.vae else ()
         self.family = facts.family
         self.prediction: Prediction = facts.prediction
         self.zero_terminal_snr = facts.zero_terminal_snr
@@ -114,29 +123,25 @@ class BaseModel:
 
     @cached_property
     def sha256(self) -> str | None:
-        """Hash of the whole file, 64 hex digits; read once, about a second per GB.
+        """Hash of the whole file, or of a folder's files; read once, about a second per GB.
 
         None for a host's model whose file's hash is not known. Raises CheckpointError when the file
         is gone.
         """
-        if self.loan is not None:
-            return self.loan.sha256
-        digest = hashlib.sha256()
-        try:
-            with self.path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.path} can't be read any more ({error.strerror}): put it back, a training "
-                "is bound to the hash of its base model"
-            ) from error
-        return digest.hexdigest()
+        return hash_files(self._files) if self.loan is None else self.loan.sha256
+
+    @cached_property
+    def vae_sha256(self) -> str | None:
+        """Hash of the VAE that was given apart, None without one. Raises CheckpointError."""
+        return hash_files(self._vae_files) if self._vae_files else None
 
     @property
     def identity(self) -> str:
         """What a resume state is bound to: equal for equal weights."""
-        return self.loan.identity if self.loan is not None else str(self.sha256)
+        if self.loan is not None:
+            return self.loan.identity
+        both = f"{self.sha256} {self.vae_sha256}".encode()
+        return hashlib.sha256(both).hexdigest() if self.vae_sha256 else str(self.sha256)
 
     def forget_weights(self) -> None:
         """Let go of all weights: the networks are on the meta device afterwards."""
@@ -196,15 +201,16 @@ def load_base_model(
     prediction: Literal["auto", "epsilon", "v"] = "auto",
     zero_terminal_snr: Literal["auto", "yes", "no"] = "auto",
     vae_dtype: torch.dtype = VAE_DTYPE,
+    vae: str | Path = "",
 ) -> BaseModel:
-    """Load a checkpoint (a file's path, or "embedded" for the one that comes with the package).
+    """Load a checkpoint (a path, or "embedded" for the one that comes with the package).
 
-    dtype: of U-Net and text encoder. "auto": as the file states it, otherwise as its family does.
-    Raises CheckpointError for a file that can't be used, ConfigError for settings that contradict
-    each other.
+    dtype: of U-Net and text encoder. vae: path of one to take instead of its own. "auto": as the
+    file states it, otherwise as its family does. Raises CheckpointError for a file that can't be
+    used, ConfigError for settings that contradict each other.
     """
     path = EMBEDDED if str(checkpoint) == "embedded" else Path(checkpoint)
-    opened = open_checkpoint(path)
+    opened = open_source(path, vae)
     facts = resolve_facts(opened, prediction, zero_terminal_snr)
     device = torch.device(device)
     outline = outline_checkpoint(opened, facts)
@@ -271,4 +277,28 @@ def resolve_facts(
         prediction=chosen,
         zero_terminal_snr=zero,
         resolution=families.stated_resolution(checkpoint, family),
+        files=checkpoint.files,
+        vae=checkpoint.vae,
     )
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """SHA-256 of a file, 64 hex digits; of several, that of their own. Raises CheckpointError."""
+    digests = [_hash_file(path) for path in paths]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} can't be read any more ({error.strerror}): put it back, a training is bound "
+            "to the hash of its base model"
+        ) from error
+    return digest.hexdigest()

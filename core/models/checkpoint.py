@@ -1,4 +1,4 @@
-"""A checkpoint file: names, shapes, metadata, and each tensor on demand."""
+"""A checkpoint: names, shapes, metadata, and each tensor on demand."""
 
 from __future__ import annotations
 
@@ -38,13 +38,18 @@ class Checkpoint:
 
     shapes: of every tensor by its name in the file. metadata: the file's own texts. tensor: the
     tensor of a name, on the CPU in its stored dtype, read anew at each call; it raises
-    CheckpointError when the file is gone or was written again since.
+    CheckpointError when the file is gone or was written again since. spelled: a name as its source
+    has it, for errors, where that has other names. files: all that the tensors come from, without
+    those of `vae`, which was given apart.
     """
 
     path: Path
     shapes: Shapes
     metadata: Mapping[str, str]
     tensor: Callable[[str], Tensor]
+    spelled: Callable[[str], str] = str
+    files: tuple[Path, ...] = ()
+    vae: Checkpoint | None = None
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -103,7 +108,7 @@ def _open(path: Path, read: Callable[[Path], TensorFile]) -> Checkpoint:
         with _explained(path):
             return file.tensor(name)
 
-    return Checkpoint(path, shapes, file.metadata, tensor)
+    return Checkpoint(path, shapes, file.metadata, tensor, files=(path,))
 
 
 def _read_pickle(path: Path) -> TensorFile:

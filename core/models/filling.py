@@ -73,7 +73,7 @@ def map_parts(
         found, title = stored[name], TITLES[name]
         names = _names(name, layout, network)
         missing = [
-            missing_name(checkpoint.shapes, layout.family, name, canonical)
+            checkpoint.spelled(missing_name(checkpoint.shapes, layout.family, name, canonical))
             for canonical in names
             if canonical not in found
         ]
@@ -86,7 +86,7 @@ def map_parts(
         parts[name] = part
     used.update(_unread(layout.family, stored, layout))
     left = [n for n in checkpoint.shapes if n not in used and not _BENIGN.match(n)]
-    problems += _listed("unknown", left)
+    problems += _listed("unknown", [checkpoint.spelled(name) for name in left])
     if problems:
         raise CheckpointError(f"{checkpoint.path} does not fit: {'; '.join(problems)}")
     return parts
@@ -103,8 +103,9 @@ def fill(part: Part, checkpoint: Checkpoint, placement: Placement) -> None:
         weight = place.read(checkpoint).to(placement.device, placement.dtype)
         weight = weight.contiguous().view(expected[own].shape)
         if not _is_finite(weight.detach()):
+            name = checkpoint.spelled(place.name)
             raise CheckpointError(
-                f"{checkpoint.path}: weight {place.name!r} of its {part.title} is not finite as "
+                f"{checkpoint.path}: weight {name!r} of its {part.title} is not finite as "
                 f"{placement.dtype}; the model is damaged, or needs memory.precision fp32 or bf16"
             )
         state[own] = weight
@@ -179,7 +180,8 @@ def _wrong_shapes(checkpoint: Checkpoint, part: Part) -> list[str]:
         shape, wanted = place.shape, tuple(tensor.shape)
         if shape != wanted and not (part.as_linear(own) and shape == (*wanted, 1, 1)):
             stored = checkpoint.shapes[place.name]
-            wrong.append(f"{place.name} {list(stored)} instead of {list(wanted)}")
+            name = checkpoint.spelled(place.name)
+            wrong.append(f"{name} {list(stored)} instead of {list(wanted)}")
     return wrong
 
 

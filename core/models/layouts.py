@@ -17,6 +17,7 @@ HEAD_SIZE = 64  # channels, in SD2's and SDXL's U-Nets and in every text encoder
 GROUPS = 32  # of every group norm in U-Net and VAE
 SIZE_CHANNELS = 256  # of each of SDXL's six time ids
 TIME_IDS = 6
+SD2_LAYERS = 23  # of its text encoder, as far as Stable Diffusion reads it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ class _LayoutError(Exception):
 class _Part:
     title: str
     shapes: Shapes
+    is_open_clip: bool = False
 
     def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
         shape = self.shapes.get(name)
@@ -89,7 +91,9 @@ def _part(name: str, tensors: PartTensors, family: Family) -> _Part:
         prefixes = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
         prefix = {**prefixes, **family.text_prefixes}[name]
         raise _LayoutError(f"it has no {TITLES[name]} (no tensor begins with {prefix!r})")
-    return _Part(TITLES[name], {inside: stored.shape for inside, stored in tensors.items()})
+    shapes = {inside: stored.shape for inside, stored in tensors.items()}
+    is_open_clip = any(stored.place.name for stored in tensors.values())
+    return _Part(TITLES[name], shapes, is_open_clip)
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
@@ -172,14 +176,20 @@ def _check_widths(part: _Part, widths: Iterable[int]) -> None:
 
 
 def _text(part: _Part, family: Family, name: str) -> TextLayout:
-    """A text encoder; SD2's without its last layer, which Stable Diffusion never reads."""
+    """A text encoder; SD2's without its last layer, which Stable Diffusion never reads.
+
+    open_clip's layout has that layer, but in files converted from diffusers' 23; transformers'
+    layout lacks it.
+    """
     width = part.shape(f"{TEXT_MODEL}embeddings.token_embedding.weight", 2)[1]
     if width % text_heads(width):
         raise _LayoutError(f"its {part.title} has a width of {width}, no multiple of its heads")
     layers = _count(part.shapes, TEXT_MODEL + "encoder.layers.{}.layer_norm1.weight")
+    if family is SD2 and layers != SD2_LAYERS and (part.is_open_clip or layers > SD2_LAYERS):
+        layers -= 1
     pooled = name == "text_encoder_2"
     return TextLayout(
-        layers=layers - (family is SD2),
+        layers=layers,
         width=width,
         inner=part.width(f"{TEXT_MODEL}encoder.layers.0.mlp.fc1.weight"),
         projection=part.width(TEXT_PROJECTION) if pooled else 0,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from ..config.base import BaseConfig
 from .base_model import Outline, outline_checkpoint, resolve_facts
-from .checkpoint import open_checkpoint
+from .sources import open_source
 
 
 def outline_file(path: Path, config: BaseConfig) -> Outline:
     """Outline the checkpoint at `path`. Raises CheckpointError, ConfigError."""
-    opened = open_checkpoint(path)
+    opened = open_source(path, config.vae)
     facts = resolve_facts(opened, config.prediction, config.zero_terminal_snr)
     return outline_checkpoint(opened, facts)

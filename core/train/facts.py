@@ -21,19 +21,26 @@ _OLD_HASH_OFFSET, _OLD_HASH_LENGTH = 0x100000, 0x10000
 class BaseHashes(NamedTuple):
     """Hashes of the checkpoint's file, read before the training: it may be gone after it.
 
-    None where they are not known: a host's model is not looked up on the disk.
+    None where they are not known: of a host's model, which is not looked up on the disk, and of
+    folders.
     """
 
     sha256: str | None
     old: str | None
+    vae_sha256: str | None = None
+    vae_old: str | None = None
 
 
 def base_hashes(base: BaseModel) -> BaseHashes:
-    """Read the file once, about a second per GB. Raises CheckpointError where it is gone."""
+    """Read the files once, about a second per GB. Raises CheckpointError where one is gone."""
     if base.loan is not None:
         return BaseHashes(base.loan.sha256, None)
     try:
-        return BaseHashes(base.sha256, old_hash(base.path))
+        own = (None, None) if base.path.is_dir() else (base.sha256, old_hash(base.path))
+        vae = base.vae_path
+        if vae is None or vae.is_dir():
+            return BaseHashes(*own)
+        return BaseHashes(*own, base.vae_sha256, old_hash(vae))
     except OSError as error:
         raise CheckpointError(f"{base.path} can't be read any more: {error}") from error
 
@@ -52,6 +59,9 @@ def run_facts(
         base_file=base.path.name,
         base_sha256=hashes.sha256,
         base_old_hash=hashes.old,
+        vae_file=base.vae_path.name if base.vae_path else None,
+        vae_sha256=hashes.vae_sha256,
+        vae_old_hash=hashes.vae_old,
         resolution=task.resolution,
         folders=_folders(items),
         buckets=tuple(

@@ -26,6 +26,12 @@ from .task import Task
 from .trainer import Trainer
 
 _FACTOR = "factor."
+# settings that change nothing themselves: paths, and how memory is asked for
+_BOUND_BY_CONTENT = {
+    "dataset": ("folder",),
+    "base": ("checkpoint", "vae"),
+    "memory": ("keep_memory",),
+}
 
 
 class Saver:
@@ -120,8 +126,9 @@ def recipe_hash(task: Task, compute: torch.dtype) -> str:
     settings = to_mapping(task.recipe)
     for section in ("output", "preview"):
         del settings[section]
-    for section, name in (("dataset", "folder"), ("base", "checkpoint"), ("memory", "keep_memory")):
-        del settings[section][name]
+    for section, names in _BOUND_BY_CONTENT.items():
+        for name in names:
+            del settings[section][name]
     settings["dataset"]["resolution"] = task.resolution
     settings["memory"]["precision"] = str(compute)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
