@@ -26,6 +26,7 @@ from .adapters.blocks import block_of
 from .adapters.lora import AdapterWeights
 from .adapters.network import Network, Strength, fold
 from .captions import (
+    CaptionReport,
     caption,
     find_captioners,
     open_captioner,
@@ -70,6 +71,7 @@ __all__ = [
     "Axis",
     "BaseModel",
     "BlockWeights",
+    "CaptionReport",
     "Cell",
     "Dataset",
     "DrawSettings",

@@ -26,6 +26,12 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
 # CLIP's, which BLIP was trained with
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+TIED = {
+    "text_decoder.cls.predictions.decoder.weight": (
+        "text_decoder.bert.embeddings.word_embeddings.weight"
+    ),
+    "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
+}
 NUCLEUS_PENALTY = 1.1  # on repeated words, as BLIP's authors draw
 
 
@@ -200,15 +206,14 @@ def _load(
 
 
 def _fill(model: Any, weights: dict[str, Tensor], path: Path) -> None:
-    """Put the weights in. Positions are counted anew, and tied weights may be stored once."""
+    """Put the weights in. Positions are counted anew, and of tied weights one is enough."""
+    weights = dict(weights)
+    for name, other in TIED.items():
+        for one, source in ((name, other), (other, name)):
+            if source in weights:
+                weights.setdefault(one, weights[source])
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    model.tie_weights()
-    shared = {id(p): name for name, p in model.named_parameters() if name not in missing}
-    lost = [
-        name
-        for name, parameter in model.named_parameters(remove_duplicate=False)
-        if name in missing and id(parameter) not in shared
-    ]
+    lost = [name for name in missing if not name.endswith("position_ids")]
     alien = [name for name in unexpected if not name.endswith("position_ids")]
     if lost or alien:
         what = f"lacks {lost[0]}" if lost else f"has {alien[0]}, which BLIP has not"

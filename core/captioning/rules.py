@@ -126,7 +126,7 @@ class Rules:
             tags = split_tags(text)
             others = [tag for tag in tags if tag_key(tag) not in keys]
             text = text if len(others) == len(tags) else join_tags(others)
-        elif trigger and _begins(text, trigger):
+        elif trigger and text.casefold().startswith(f"{trigger},".casefold()):
             text = text[len(trigger) :].lstrip(" ,")
         if prefix and _begins(text, prefix):
             text = text[len(prefix) :].lstrip(" ,")

@@ -202,7 +202,11 @@ def choose_runtime(files: TaggerFiles) -> Literal["onnx", "timm"]:
 
 def _load_onnx(files: TaggerFiles, tags: TagList, device: torch.device) -> _Loaded:
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+    # its errors share no class of their own
+    own = [kind for kind in vars(state).values() if isinstance(kind, type)]
+    faults = tuple(kind for kind in own if issubclass(kind, Exception))
     there = onnxruntime.get_available_providers()
     fast = PROVIDERS if device.type != "cpu" else ()
     providers = [*(name for name in fast if name in there), CPU_PROVIDER]
@@ -210,7 +214,7 @@ def _load_onnx(files: TaggerFiles, tags: TagList, device: torch.device) -> _Load
         session = onnxruntime.InferenceSession(str(files.onnx), providers=providers)
         source = session.get_inputs()[0]
         shape = Shape.of(source.shape)
-    except (RuntimeError, ValueError, TypeError, IndexError, OSError) as error:
+    except (*faults, RuntimeError, ValueError, TypeError, IndexError, OSError) as error:
         raise _damaged(files.onnx, error) from error
 
     def run(batch: np.ndarray) -> np.ndarray:

@@ -150,10 +150,10 @@ class Console:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals(kept: str = "what was trained is kept") -> Iterator[threading.Event]:
     """An event that is set by Ctrl+C or a request to end; a second Ctrl+C ends at once.
 
-    The handlers that were there before are put back.
+    kept: what to say of the work so far. The handlers that were there before are put back.
     """
     wanted = threading.Event()
 
@@ -162,7 +162,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         wanted.set()
         # Written straight to the terminal: the signal may have come amid a write of the bar's.
-        os.write(2, b"\nStopping after this step; what was trained is kept.\n")
+        os.write(2, f"\nStopping after this step; {kept}.\n".encode())
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
     before = {name: signal.signal(getattr(signal, name), ask) for name in names}

@@ -9,13 +9,14 @@ from typing import Any
 
 from ... import __version__
 from ..errors import TrainerError
-from . import bake, demo, preview, recipe, report, train
+from . import bake, caption, demo, preview, recipe, report, train
 from .console import STOPPED, say
 
 COMMANDS = {
     "train": train,
     "preview": preview,
     "bake": bake,
+    "caption": caption,
     "report": report,
     "recipe": recipe,
     "demo": demo,
