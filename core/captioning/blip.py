@@ -88,7 +88,8 @@ def prepare_picture(picture: Image.Image, how: Preparation) -> np.ndarray:
     """RGB to (3, size, size), float32, normalised; squeezed to a square as BLIP was trained."""
     square = picture.resize((how.size, how.size), Image.Resampling.BICUBIC)
     pixels = np.asarray(square, dtype=np.float32) / 255.0
-    pixels = (pixels - np.float32(how.mean)) / np.float32(how.std)
+    mean, std = (np.asarray(values, dtype=np.float32) for values in (how.mean, how.std))
+    pixels = (pixels - mean) / std
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -196,12 +197,12 @@ def _load(
     try:
         config = ModelConfig.from_json_file(str(files.config))
         with torch.random.fork_rng(devices=[]):  # new layers draw from the process's chance
-            model = BlipForConditionalGeneration(config)
+            model: Any = BlipForConditionalGeneration(config)
         _fill(model, read_weights(files.weights), files.weights)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise _damaged(files.weights, error) from error
     model.eval().requires_grad_(False).to(device, dtype)
-    preparation = Preparation.read(files.config.parent, config.vision_config.image_size)
+    preparation = Preparation.read(files.config.parent, model.config.vision_config.image_size)
     return _Loaded(model, _tokenizer(files.tokenizer), preparation, dtype)
 
 

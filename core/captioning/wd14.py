@@ -8,6 +8,7 @@ channels first, timm's models among them, take numbers from -1 to 1.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -202,9 +203,9 @@ def choose_runtime(files: TaggerFiles) -> Literal["onnx", "timm"]:
 
 def _load_onnx(files: TaggerFiles, tags: TagList, device: torch.device) -> _Loaded:
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     # its errors share no class of their own
+    state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     own = [kind for kind in vars(state).values() if isinstance(kind, type)]
     faults = tuple(kind for kind in own if issubclass(kind, Exception))
     there = onnxruntime.get_available_providers()
@@ -229,7 +230,7 @@ def _load_timm(
     device: torch.device,
     read_weights: Callable[[Path], dict[str, Tensor]],
 ) -> _Loaded:
-    import timm
+    import timm  # pyright: ignore[reportMissingImports] - not among the tests' packages
 
     path = files.timm
     assert path is not None
