@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core.config import Setting, Text, describe, sections
+from ..core.config.caption import caption_sections
 
 Input = tuple[Any, dict[str, Any]]
 Inputs = dict[str, Input]
@@ -15,7 +16,11 @@ SEED_LIMIT = 2**64 - 1
 
 # ComfyUI gives a widget called "seed" a second one that changes it after every run, and a changed
 # seed would train anew; under another name the seed stays.
-WIDGET_NAMES = {("training", "seed"): "training_seed", ("preview", "seed"): "preview_seed"}
+WIDGET_NAMES = {
+    ("training", "seed"): "training_seed",
+    ("preview", "seed"): "preview_seed",
+    ("blip", "seed"): "blip_seed",
+}
 
 
 def widget_name(section: str, name: str) -> str:
@@ -25,7 +30,7 @@ def widget_name(section: str, name: str) -> str:
 
 def setting_of(section: str, name: str) -> Setting:
     """A setting by its place in the recipe."""
-    return next(item for item in describe(sections()[section]) if item.name == name)
+    return next(item for item in describe(_known()[section]) if item.name == name)
 
 
 def setting_inputs(places: Iterable[tuple[str, str]]) -> Inputs:
@@ -37,8 +42,12 @@ def section_places(section: str, skipped: Iterable[str] = ()) -> list[tuple[str,
     """All settings of a section but the skipped ones."""
     left_out = set(skipped)
     return [
-        (section, item.name) for item in describe(sections()[section]) if item.name not in left_out
+        (section, item.name) for item in describe(_known()[section]) if item.name not in left_out
     ]
+
+
+def _known() -> dict[str, type]:
+    return {**sections(), **caption_sections()}
 
 
 def widget(item: Setting) -> Input:

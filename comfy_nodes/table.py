@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core.config import Text
 from .block_nodes import ApplyBlockWeights, BlockWeightPreview
+from .caption_nodes import CaptionDataset, CaptionerOptions
 from .dataset_nodes import LoadDataset, PrepareDataset
 from .lora_nodes import BakeLoRA, LoadLoRAForTest, SaveLoRA
 from .option_nodes import TITLES, option_classes
@@ -14,6 +15,7 @@ PREFIX = "LoraLoop"
 
 _NODES: tuple[tuple[type, Text], ...] = (
     (LoadDataset, Text("Load Dataset", "加载数据集")),
+    (CaptionDataset, Text("Caption Dataset", "标注数据集")),
     (PrepareDataset, Text("Prepare Dataset", "整理数据集")),
     (TrainLoRA, Text("Train LoRA", "训练 LoRA")),
     (SaveLoRA, Text("Save LoRA", "保存 LoRA")),
@@ -24,6 +26,7 @@ _NODES: tuple[tuple[type, Text], ...] = (
     (LoadRecipe, Text("Load Recipe", "加载配方")),
     (SaveRecipe, Text("Save Recipe", "保存配方")),
     (ResumeTraining, Text("Resume Training", "继续训练")),
+    (CaptionerOptions, Text("Captioner Options", "标注器选项")),
 )
 _MARK = " (LoRA Loop)"
 

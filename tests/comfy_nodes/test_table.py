@@ -8,6 +8,8 @@ from lora_loop.core.config import sections
 IDS = {
     "LoraLoopLoadDataset",
     "LoraLoopPrepareDataset",
+    "LoraLoopCaptionDataset",
+    "LoraLoopCaptionerOptions",
     "LoraLoopTrainLoRA",
     "LoraLoopSaveLoRA",
     "LoraLoopBlockWeightPreview",
