@@ -10,7 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .captioning.changes import CaptionReport, Captions, FileTools, PictureCaption
+from .captioning.changes import (
+    CaptionChange,
+    CaptionReport,
+    Captions,
+    FileTools,
+    PictureCaption,
+)
 from .captioning.models import CaptionerSource, captioner_names, make_captioner
 from .captioning.protocol import Captioner
 from .captioning.work import CaptionWork
@@ -24,6 +30,19 @@ from .errors import DatasetError
 from .events import Finding, OnEvent, StopFlag, ignore, never
 from .files.atomic import write_bytes
 from .models.checkpoint import open_checkpoint
+
+__all__ = [
+    "CaptionChange",
+    "CaptionReport",
+    "Captioner",
+    "Captions",
+    "caption",
+    "find_captioners",
+    "open_captioner",
+    "read_captions",
+    "undo_captions",
+    "write_captions",
+]
 
 
 def find_captioners(kind: str, folders: Sequence[Path]) -> list[str]:

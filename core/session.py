@@ -26,7 +26,10 @@ from .adapters.blocks import block_of
 from .adapters.lora import AdapterWeights
 from .adapters.network import Network, Strength, fold
 from .captions import (
+    CaptionChange,
+    Captioner,
     CaptionReport,
+    Captions,
     caption,
     find_captioners,
     open_captioner,
@@ -71,7 +74,10 @@ __all__ = [
     "Axis",
     "BaseModel",
     "BlockWeights",
+    "CaptionChange",
     "CaptionReport",
+    "Captioner",
+    "Captions",
     "Cell",
     "Dataset",
     "DrawSettings",

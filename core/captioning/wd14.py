@@ -240,11 +240,11 @@ def _load_timm(
             model = timm.create_model(
                 facts["architecture"],
                 pretrained=False,
-                num_classes=facts["num_classes"],
+                num_classes=facts.get("num_classes") or len(tags.names),
                 **facts.get("model_args", {}),
             )
         model.load_state_dict(read_weights(path))
-        size = int(facts["pretrained_cfg"]["input_size"][-1])
+        size = int(facts.get("pretrained_cfg", facts)["input_size"][-1])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _damaged(path, error) from error
     model.eval().requires_grad_(False).to(device)
