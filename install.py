@@ -1,9 +1,11 @@
 """Set up LoRA Loop with nothing but Python.
 
     python install.py demo [...]     make .venv, install, train and show the bundled example
+    python install.py ui [...]       the same with the page, then open the loop in the browser
     python install.py test [...]     the same with the test tools, then run the tests
 
-Without a command, as the hosts run it at every start, it only looks what is missing.
+Without a command, as the hosts run it at every start, it adds to the host's Python what is missing
+and changes nothing that is there; `add` does that even if it failed lately, `remove` takes it out.
 LORA_LOOP_TORCH_INDEX names a package index to take torch from; empty means none of our choosing.
 """
 
@@ -27,7 +29,11 @@ COMMAND = BIN / ("lora-loop.exe" if os.name == "nt" else "lora-loop")
 SOURCES = ("pyproject.toml", "setup.py", "constraints.txt")
 OLDEST, NEWEST = (3, 10), (3, 13)
 TORCH_INDEXES = "https://download.pytorch.org/whl/"
-USAGE = "usage: python install.py demo [options] | test [--slow] [pytest options]"
+USAGE = (
+    "usage: python install.py demo [options] | ui [options] | test [--slow] [pytest options] | "
+    "add | remove"
+)
+EXTRAS = {"demo": ["demo"], "ui": ["demo", "ui"], "test": ["demo", "test", "ui"]}
 
 
 class InstallError(Exception):
@@ -36,39 +42,38 @@ class InstallError(Exception):
 
 def main(arguments: list[str]) -> int:
     """Run one command; the answer is the process's exit status."""
-    if not arguments:
-        look()
+    if not arguments or arguments[0] in ("add", "remove"):
+        look(*arguments[:1])
         return 0
     command, options = arguments[0], arguments[1:]
-    if command not in ("demo", "test"):
+    if command not in EXTRAS:
         wanted_help = command in ("-h", "--help", "help")
         print(__doc__ if wanted_help else f"{USAGE}\nunknown command: {command}")
         return 0 if wanted_help else 2
     try:
-        set_up(extras=["demo", "test"] if command == "test" else ["demo"])
+        set_up(extras=EXTRAS[command])
     except InstallError as error:
         print(f"install.py: {error}", file=sys.stderr)
         return 1
-    if command == "demo":
-        return become([str(COMMAND), "demo", *options])
-    return run_tests(options)
+    if command == "test":
+        return run_tests(options)
+    return become([str(COMMAND), command, *options])
 
 
 # ---- the hosts' hook -------------------------------------------------------------------------
 
 
-def look() -> None:
-    """Say in one line which of our packages this Python lacks; change nothing."""
+def look(command: str = "") -> None:
+    """Add what this Python lacks of our packages, or take it out; say in one line what was done."""
     if sys.version_info < OLDEST:
         print(f"LoRA Loop: needs Python 3.10 to 3.13; this is {sys.version.split()[0]}")
         return
-    from importlib import metadata
+    import host_packages
 
-    missing = [name for name in requirements() if not any(metadata.distributions(name=name))]
-    if missing:
-        print(f"LoRA Loop: not installed here: {', '.join(missing)} (nothing was changed)")
+    if command == "remove":
+        print(host_packages.remove_added())
     else:
-        print("LoRA Loop: all packages are there")
+        print(host_packages.add_missing(requirements(), now=command == "add"))
 
 
 def requirements() -> list[str]:

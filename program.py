@@ -7,3 +7,7 @@ from .extension import ui
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the answer is the process's exit status."""
     return core_commands.main(argv, {"ui": ui})
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

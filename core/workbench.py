@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -11,7 +12,7 @@ from .adapters.block_weights import BlockWeights
 from .adapters.blocks import LENGTHS, ORDERS
 from .adapters.network import Network
 from .adapters.presets import preset_names
-from .config.base import BaseConfig
+from .config.base import EMBEDDED, BaseConfig
 from .config.dataset import DatasetConfig
 from .config.recipe import Recipe
 from .data.buckets import bucket_rules, lay_out
@@ -46,6 +47,7 @@ __all__ = [
     "free_path",
     "own_resolution",
     "png",
+    "prepare",
     "preset_names",
     "read_dataset",
 ]
@@ -113,6 +115,15 @@ def draw_with(
 def png(picture: Image.Image) -> bytes:
     """A picture as the bytes of a PNG file."""
     return encode_png(picture, {})
+
+
+@cache
+def prepare() -> None:
+    """Load the libraries that models are built from; to be called in one thread at a time.
+
+    transformers loads its parts at their first use, and a second thread finds them half loaded.
+    """
+    outline_file(checkpoint_path(EMBEDDED), BaseConfig())
 
 
 def own_resolution(config: BaseConfig) -> int:

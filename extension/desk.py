@@ -55,6 +55,10 @@ class Desk:
         self.host = host
         self.board.tools = Tools(show=host.show, wants_stop=host.wants_stop, rest=host.rest)
 
+    def _prepare(self) -> None:
+        with self._lock:
+            workbench.prepare()
+
     # ---- recipes -----------------------------------------------------------------------------
 
     def fixed(self) -> dict[str, str]:
@@ -114,6 +118,7 @@ class Desk:
 
     def resolution(self, recipe: Recipe) -> int:
         """The side in pixels that pictures are trained at. Raises CheckpointError."""
+        self._prepare()
         return recipe.dataset.resolution or workbench.own_resolution(recipe.base)
 
     def placed(self, recipe: Recipe) -> Recipe:
@@ -123,6 +128,7 @@ class Desk:
     def plan(self, recipe: Recipe, start: Start = "new") -> Plan:
         """Check a recipe and count its steps. Raises TrainerError."""
         recipe = placed(recipe, self.host.folders())
+        self._prepare()
         return session.make_plan(recipe, start, dataset=self.dataset(recipe.dataset))
 
     def next_name(self, recipe: Recipe) -> str:
@@ -151,6 +157,7 @@ class Desk:
 
     def _training(self, recipe: Recipe, start: Start) -> Callable[[Controls], Live]:
         def work(controls: Controls) -> Live:
+            self._prepare()
             dataset = self.dataset(recipe.dataset, controls)
             plan = session.make_plan(recipe, start, controls.on_event, dataset)
             controls.on_event(plan.event())
@@ -207,6 +214,7 @@ class Desk:
         recipe = replace(self.first_recipe(), base=base, memory=memory)
 
         def work(controls: Controls) -> Live:
+            self._prepare()
             controls.note(str(path))
             with self.host.borrow(base, memory) as model:
                 network = session.open_network(model, path)

@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 
 def register() -> None:
     """Bind the tab, its settings and its routes to the host that is running."""
-    from .hosts.door import open_door
+    from .hosts.door import open_door, show_missing
 
-    open_door(running_host(), the_desk)
+    try:
+        host = running_host()
+    except ModuleNotFoundError as error:
+        show_missing(error.name or str(error))
+        return
+    open_door(host, the_desk)
 
 
 @cache

@@ -15,11 +15,10 @@ from .words import Words
 _LINES = {"preview.prompts": 3, "preview.presets": 3}
 
 
-def widget(field: Field, value: Any, say: Words, **options: Any) -> Any:
-    """The widget of a setting. options: properties that differ from the usual ones."""
+def widget(field: Field, say: Words, **options: Any) -> Any:
+    """The widget of a setting. options: what it shows, and what differs from the usual."""
     common = {
         "label": field.label(say),
-        "value": field.to_widget(value, say),
         "elem_id": field.element,
         "interactive": True,
         **options,
@@ -51,7 +50,8 @@ class Form:
         """Make the widget of the setting `name` here."""
         field = self._all[name]
         value = self._values[field.section][field.setting.name]
-        self._widgets[name] = widget(field, value, self._say, **options)
+        shown = {"value": field.to_widget(value, self._say), **options}
+        self._widgets[name] = widget(field, self._say, **shown)
         return self._widgets[name]
 
     def missing(self) -> dict[str, list[str]]:

@@ -20,3 +20,7 @@ def alias_repository() -> None:
 
 if "lora_loop" not in sys.modules:
     alias_repository()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--screenshots", help="folder for pictures of the page, to be looked at")

@@ -135,8 +135,9 @@ class BlocksPage:
     def _add(self, name: str, **options: Any) -> None:
         field = self._fields[name]
         shown = self._desk.first_recipe().preview
-        options = {"elem_id": _element(field), **options}
-        self._widgets[name] = widget(field, getattr(shown, name), self._say, **options)
+        value = field.to_widget(getattr(shown, name), self._say)
+        options = {"elem_id": _element(field), "value": value, **options}
+        self._widgets[name] = widget(field, self._say, **options)
 
     # ---- behaviour ---------------------------------------------------------------------------
 
