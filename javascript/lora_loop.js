@@ -50,7 +50,7 @@
     }
 
     function addHelp() {
-        helpTexts = { ...data("lora_loop_help"), ...data("lora_loop_help_blocks") };
+        helpTexts = { ...data("lora_loop_help"), ...data("lora_loop_help_blocks"), ...data("lora_loop_help_captions") };
         for (const [id, text] of Object.entries(helpTexts)) {
             const widget = find(id);
             if (!widget || widget.querySelector(".lora-loop-help")) continue;

@@ -11,6 +11,7 @@ from ...core.session import Dataset, workbench
 from ..desk import NO_FOLDER
 from ..gradio_versions import listen, make
 from ..live import findings, notice
+from .captions import CaptionEditor
 from .common import Context, answering
 from .train import TrainPage
 
@@ -52,11 +53,12 @@ class DatasetPage:
                     elem_id="lora_loop_sheet",
                     show_label=True,
                 )
+        self._editor = CaptionEditor(context)
 
     def connect(self, train: TrainPage) -> None:
         """Bind the handlers, once every page has made its widgets."""
         folder, widgets = self._form["dataset.folder"], self._form.widgets
-        outputs = [self._told, self._report, self._sheet]
+        outputs = [self._told, self._report, self._sheet, *self._editor.outputs]
         read = answering(self._read, len(outputs))
         plan = ([train.seen, *widgets], [train.plan_html, train.seen])
         done = listen(self._read_button.click, read, widgets, outputs)
@@ -64,6 +66,7 @@ class DatasetPage:
         taken = listen(self._example.click, lambda: str(EXAMPLE), [], [folder])
         taken = listen(taken.then, read, widgets, outputs)
         listen(taken.then, train.plan_again, *plan)
+        self._editor.connect()
 
     def _read(self, *shown: Any) -> tuple[Any, ...]:
         recipe = self._desk.placed(self._form.read(shown, {}))
@@ -81,6 +84,7 @@ class DatasetPage:
             notice(told),
             findings(report.findings, self._say) + _plain(report.text),
             report.sheet,
+            *self._editor.look(recipe.dataset.folder, recipe.dataset.caption_extension, "", 0),
         )
 
 
