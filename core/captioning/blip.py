@@ -225,14 +225,24 @@ def _fill(model: Any, weights: dict[str, Tensor], path: Path) -> None:
 
 
 def _tokenizer(path: Path) -> Any:
-    from tokenizers import BertWordPieceTokenizer, Tokenizer
+    """BERT's, lower case, with the vocabulary of a tokenizer.json or a vocab.txt."""
+    from tokenizers import BertWordPieceTokenizer
 
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            return Tokenizer.from_file(str(path))
-        return BertWordPieceTokenizer(str(path), lowercase=True)
-    except Exception as error:
+            vocabulary = {
+                str(word): int(n) for word, n in json.loads(text)["model"]["vocab"].items()
+            }
+        else:
+            words = text.removesuffix("\n").split("\n")
+            vocabulary = {word.rstrip("\r"): number for number, word in enumerate(words)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
+    missing = {"[CLS]", "[SEP]", "[UNK]"} - vocabulary.keys()
+    if missing:
+        raise CheckpointError(f"BLIP's {path} lacks {min(missing)}: download the file again")
+    return BertWordPieceTokenizer(vocab=vocabulary, lowercase=True)
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

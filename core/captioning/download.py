@@ -29,8 +29,9 @@ def fetch(repository: str, files: list[str], folder: Path) -> Path:
     except (OSError, ValueError, HFValidationError, *faults) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
         raise CheckpointError(
-            f"{repository} can't be downloaded ({reason}): check the name and the connection, or "
-            f"fetch {', '.join(files)} from huggingface.co/{repository} by another way and put "
+            f"{repository} can't be downloaded ({reason}): check the name and the connection (a "
+            "mirror can be named in the environment variable HF_ENDPOINT), or fetch "
+            f" {', '.join(files)} from huggingface.co/{repository} by another way and put "
             f"them into {target}"
         ) from error
     return target

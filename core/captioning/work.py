@@ -83,21 +83,23 @@ class CaptionWork:
         """The pictures that need work, and a report that counts the others."""
         latest = self._journal.latest()
         todo: list[PictureCaption] = []
-        kept = done_before = 0
+        kept: list[str] = []
+        done_before = 0
         keeps = self._captioner is not None and self._config.existing == "keep"
         for item in self._captions.items:
             if keeps and item.text:
-                kept += 1
+                kept.append(item.text)
             elif self._writer.was_written(
                 item.picture, item.file, latest.get(self._writer.name(item.picture))
             ):
                 done_before += 1
             else:
                 todo.append(item)
+        self._note_trigger(kept)
         report = CaptionReport(
             folder=self._folder,
             pictures=len(self._captions.items),
-            kept=kept,
+            kept=len(kept),
             done_before=done_before,
             dry_run=self._config.dry_run,
         )
@@ -174,6 +176,17 @@ class CaptionWork:
         if self._captioner is not None and item.text and existing in ("append", "prepend"):
             text = merge(item.text, text, existing, words=self._rules.words)
         return self._rules.arrange(text)
+
+    def _note_trigger(self, kept: list[str]) -> None:
+        """Say so where captions that are kept lack the trigger that the others get."""
+        trigger = self._config.rules.trigger.strip()
+        lacking = sum(trigger.casefold() not in text.casefold() for text in kept)
+        if lacking:
+            text = (
+                f'{lacking} captions that are kept lack the trigger "{trigger}": use the rules '
+                "alone to put it into them"
+            )
+            self._findings.append(Finding(level="warning", text=text))
 
     def _note_unused(self, todo: int) -> None:
         """Say which rules found nothing: a mistyped tag is otherwise not noticed."""

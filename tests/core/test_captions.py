@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lora_loop.core import captions as captions_module
 from lora_loop.core import session
 from lora_loop.core.captioning.journal import NAME
 from lora_loop.core.config.caption import CaptionConfig, RulesConfig
@@ -165,6 +166,41 @@ def test_an_error_keeps_what_is_done_and_names_the_remedy(folder):
     assert texts(folder)["1_world/blue.txt"] == "blue, 1girl\n"
     assert len(texts(folder)) == 3
     assert session.caption(folder, config, ColourNamer()).done_before == 2
+
+
+def test_killed_between_the_journal_and_the_captions(folder, monkeypatch):
+    """The journal is written first: what it promised and did not do is done again, or undone."""
+    before = files(folder)
+    real = captions_module._write
+
+    def killed(path, content):
+        if path.suffix == ".txt" and "2_momo" in path.parts:
+            raise KeyboardInterrupt
+        real(path, content)
+
+    config = CaptionConfig(existing="replace", batch_size=6)
+    monkeypatch.setattr(captions_module, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        session.caption(folder, config, ColourNamer())
+    monkeypatch.undo()
+    assert texts(folder)["1_world/green.txt"] == "green, 1girl\n"
+    report = session.undo_captions(folder)
+    assert (len(report.changes), report.unchanged) == (3, 3)
+    assert files(folder) == before
+    monkeypatch.setattr(captions_module, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        session.caption(folder, config, ColourNamer())
+    monkeypatch.undo()
+    report = session.caption(folder, config, ColourNamer())
+    assert (report.done_before, len(report.changes)) == (3, 3)
+
+
+def test_kept_captions_without_the_trigger_are_told_of(folder):
+    (folder / "2_momo/green.txt").write_text("Momo, smile", encoding="utf-8")
+    config = CaptionConfig(rules=RulesConfig(trigger="momo"))
+    report = session.caption(folder, config, ColourNamer())
+    [finding] = report.findings
+    assert finding.text.startswith('1 captions that are kept lack the trigger "momo"')
 
 
 def test_unreadable_pictures_are_told_of_and_skipped(folder):

@@ -145,3 +145,20 @@ def test_folders_without_a_blip(tiny, folder, tmp_path):
     (tmp_path / "vocab.txt").write_text("a", encoding="utf-8")
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert BlipFiles.find(tmp_path) == []
+
+
+def test_the_vocabulary_of_either_file(tiny, folder, tmp_path):
+    import json
+
+    other = tiny.write_blip(tmp_path / "thin")
+    (other / "vocab.txt").unlink()
+    vocabulary = {word: number for number, word in enumerate(tiny.WORDS)}
+    tokenizer = other / "tokenizer.json"
+    tokenizer.write_text(json.dumps({"model": {"vocab": vocabulary}}), encoding="utf-8")
+    prepared = [blip(folder).prepare(picture) for picture in pictures(2)]
+    prompt = {"prompt": "a Photo of"}
+    assert blip(other, **prompt).caption(prepared) == blip(folder, **prompt).caption(prepared)
+    for damaged in ("{", '{"model": {"vocab": {"a": 1}}}', '{"model": {}}'):
+        tokenizer.write_text(damaged, encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+            blip(other).prepare(pictures(1)[0])
