@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..files.tensor_file import shown
 from . import keymaps
 from .checkpoint import Checkpoint, Shapes, open_checkpoint
 from .keymaps import UNET_PREFIX, VAE_PREFIX, UNetLayout, VaeLayout
@@ -222,14 +223,14 @@ def _shards(index: Path) -> list[Path]:
     names = sorted({name for name in values if isinstance(name, str) and Path(name).name == name})
     if not names or len(names) < len({str(value) for value in values}):
         raise CheckpointError(f"{index} names no files: download the folder again")
-    files = [index.parent / name for name in names]
-    missing = [file.name for file in files if not file.is_file()]
+    there = {file.name for file in index.parent.iterdir()}  # asking for a name may be an error
+    missing = [name for name in names if name not in there]
     if missing:
         raise CheckpointError(
-            f"{index.parent} lacks {len(missing)} of the {len(files)} files with its weights "
-            f"({missing[0]}): download the folder again"
+            f"{index.parent} lacks {len(missing)} of the {len(names)} files with its weights "
+            f"({shown(missing[0])}): download the folder again"
         )
-    return files
+    return [index.parent / name for name in names]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -69,6 +69,10 @@ SDXL = Family(
         "text_encoder_2": "conditioner.embedders.1.",
     },
 )
+_LAST_NORM = re.compile(
+    rf"{re.escape(UNET_PREFIX)}output_blocks\.(\d+)\.1\.transformer_blocks\.0\.norm1\.bias$"
+)
+_V_BIAS = 0.09  # standard deviation above which it is one of v
 V_RESOLUTION = 768  # SD2's models for v-prediction are those for this side; the others have 512
 
 
@@ -79,12 +83,17 @@ def _refused(key: str, title: str) -> Family:
 SDXL_REFINER = _refused("sdxl_refiner", "the Stable Diffusion XL refiner")
 INPAINTING = _refused("inpainting", "an in-painting model (its U-Net takes a mask)")
 DEPTH = _refused("depth", "a depth-to-image model (its U-Net takes a depth map)")
+EDM = _refused("edm", "a model of EDM's noise levels (Playground 2.5, CosXL)")
 IMAGE_EDIT = _refused("image_edit", "an image-editing model (its U-Net takes a second picture)")
 
-# start of a U-Net tensor's name -> whose it is; names as in the families' own single files
+# start of a U-Net tensor's name -> whose it is; names as in the families' own single files, and
+# then as in diffusers'
+_FLUX = _refused("flux", "Flux or one of its relatives")
 _BY_NAME = (
     ("joint_blocks.", _refused("sd3", "Stable Diffusion 3")),
-    ("double_blocks.", _refused("flux", "Flux or one of its relatives")),
+    ("double_blocks.", _FLUX),
+    ("single_transformer_blocks.", _FLUX),
+    ("double_stream_blocks.", _refused("hidream", "HiDream")),
     ("double_layers.", _refused("auraflow", "AuraFlow")),
     ("clip_txt_pooled_mapper.", _refused("cascade", "Stable Cascade")),
     ("cap_embedder.", _refused("lumina", "Lumina")),
@@ -92,7 +101,12 @@ _BY_NAME = (
     ("caption_projection.", _refused("dit", "a diffusion transformer")),
     ("text_embedding_padding", _refused("hunyuan", "HunyuanDiT")),
     ("patch_embedding.", _refused("wan", "a video model")),
+    ("patchify_proj.", _refused("ltx", "a video model")),
+    ("transformer_blocks.0.img_mod.", _refused("qwen", "Qwen-Image")),
+    ("transformer_blocks.0.attn.add_q_proj.", _refused("sd3", "Stable Diffusion 3")),
 )
+# tensors by which checkpoints of SDXL's layout say that they were trained otherwise
+_EDM_MARKS = ("edm_mean", "edm_std", "edm_vpred.sigma_max")
 # part of a tensor's name -> what else the file is
 _OTHER_KINDS = (
     ("control_model.", "a ControlNet"),
@@ -118,6 +132,8 @@ def identify(shapes: Shapes, metadata: Mapping[str, str]) -> Family | None:
         own = tuple(name.removeprefix(UNET_PREFIX) for name in shapes)
         return next((f for start, f in _BY_NAME if any(n.startswith(start) for n in own)), None)
     names = "\n".join(shapes)
+    if any(mark in shapes for mark in _EDM_MARKS):
+        return EDM
     if "conditioner.embedders.1." in names:
         return _by_channels(shapes, SDXL)
     if "conditioner.embedders.0.model." in names:
@@ -147,8 +163,9 @@ def require_trained(checkpoint: Checkpoint) -> Family:
 def stated_prediction(checkpoint: Checkpoint, family: Family) -> Prediction:
     """What the U-Net predicts, by what the checkpoint carries, else as its family does.
 
-    Asked in this order: marker tensor `v_pred`, metadata, the sidecar yaml, and for SD2, whose two
-    kinds differ in nothing else, the sign by which the WebUI tells them apart where there is one.
+    Asked in this order: marker tensor `v_pred`, metadata (after the file's own that of a sidecar
+    yaml), and for SD2, whose two kinds differ in nothing else and mostly say nothing, the stated
+    size and one layer's weights.
     """
     if "v_pred" in checkpoint.shapes:
         return "v"
@@ -158,7 +175,9 @@ def stated_prediction(checkpoint: Checkpoint, family: Family) -> Prediction:
             return stated
     if family is SD2 and "768-v" in checkpoint.metadata.get("modelspec.architecture", ""):
         return "v"
-    if family is SD2 and stated_resolution(checkpoint, family) >= V_RESOLUTION:
+    if family is SD2 and (
+        stated_resolution(checkpoint, family) >= V_RESOLUTION or _has_weights_of_v(checkpoint)
+    ):
         return "v"
     return family.prediction
 
@@ -178,6 +197,18 @@ def stated_resolution(checkpoint: Checkpoint, family: Family) -> int:
     )
     side = min(int(number) for number in found.groups() if number) if found else 0
     return side if 64 <= side <= 4096 else family.resolution
+
+
+def _has_weights_of_v(checkpoint: Checkpoint) -> bool:
+    """Whether SD2's last attention has the wide biases that training for v gave it.
+
+    A sign found on the published models. Source: ComfyUI `comfy/supported_models.py`.
+    """
+    found = {int(match[1]): name for name in checkpoint.shapes if (match := _LAST_NORM.match(name))}
+    if not found:
+        return False
+    bias = checkpoint.tensor(found[max(found)]).float()
+    return bool(bias.std(unbiased=False) > _V_BIAS)
 
 
 def _by_channels(shapes: Shapes, family: Family) -> Family:

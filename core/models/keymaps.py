@@ -9,10 +9,11 @@ CompVis/latent-diffusion `openaimodel.py` and `model.py`, Stability-AI/generativ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 UNET_PREFIX = "model.diffusion_model."
@@ -194,6 +195,21 @@ def open_clip_map(layout: TextLayout) -> dict[str, OpenClip]:
     if layout.projection:
         found[TEXT_PROJECTION] = OpenClip("text_projection", transposed=True)
     return found
+
+
+def open_clip_tensors(layout: TextLayout, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' tensors in open_clip's layout: the way back of `open_clip_map`.
+
+    q, k and v are joined, which copies them; all others are views.
+    """
+    thirds: dict[str, list[Tensor]] = {}
+    found = {}
+    for name, place in open_clip_map(layout).items():
+        if place.third is None:
+            found[place.name] = tensors[name].t() if place.transposed else tensors[name]
+        else:
+            thirds.setdefault(place.name, []).append(tensors[name])  # in the order of rows
+    return {**found, **{name: torch.cat(rows) for name, rows in thirds.items()}}
 
 
 def inverted(names: dict[str, str]) -> dict[str, str]:

@@ -7,12 +7,14 @@ import torch
 from ..adapters.lora import AdapterWeights
 from ..adapters.network import Network
 from ..adapters.targets import find_targets
-from ..errors import FileError
+from ..errors import ConfigError, FileError
 from ..files.names import paths_by_key
-from ..files.network_file import read_network
+from ..files.network_file import NetworkFile, read_network
 from ..models.base_model import BaseModel
+from ..models.families import SD1, SD2, SDXL
 from ..randomness import generator
 
+_VERSIONS = {"sd_v1": SD1, "sd_v2": SD2, "sdxl_": SDXL}  # of sd-scripts' metadata
 _PROOF_SIDE = 8  # latent pixels
 _PROOF_TIMESTEP = 500
 
@@ -26,8 +28,7 @@ def open_network(base: BaseModel, path: Path) -> Network:
     if unknown:
         raise FileError(
             f"{path} does not fit {base.path.name}: {len(unknown)} of its {len(file.modules)} "
-            f"modules are not in this base model ({', '.join(unknown[:3])}); give the checkpoint "
-            "that it was trained on"
+            f"modules are not in this base model ({', '.join(unknown[:3])}); {_remedy(file, base)}"
         )
     weights = {paths[key]: AdapterWeights(*module) for key, module in file.modules.items()}
     if len(weights) < len(file.modules):
@@ -35,7 +36,25 @@ def open_network(base: BaseModel, path: Path) -> Network:
             f"{path} adapts {len(file.modules) - len(weights)} layers twice, by two spellings of "
             "their names: it is no whole LoRA; make it anew with the tool that wrote it"
         )
-    return Network.from_weights(targets, weights)
+    try:
+        return Network.from_weights(targets, weights)
+    except ConfigError as error:
+        raise FileError(
+            f"{path} does not fit {base.path.name} ({error}); {_remedy(file, base)}"
+        ) from error
+
+
+def _remedy(file: NetworkFile, base: BaseModel) -> str:
+    version = file.metadata.get("ss_base_model_version", "")
+    family = next((own for start, own in _VERSIONS.items() if version.startswith(start)), None)
+    if family is None and any(key.startswith("lora_te2_") for key in file.modules):
+        family = SDXL
+    if family is None or family.key == base.family.key:
+        return "give the checkpoint that it was trained on"
+    return (
+        f"it was trained for {family.title}, and this is {base.family.title}: give a checkpoint of "
+        "its own family"
+    )
 
 
 def require_effect(base: BaseModel, path: Path) -> None:

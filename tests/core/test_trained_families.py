@@ -13,6 +13,7 @@ from lora_loop.core.config.recipe import Recipe
 from lora_loop.core.data.batches import BatchPlan
 from lora_loop.core.data.buckets import BucketRules, lay_out
 from lora_loop.core.data.items import Dataset, ImageItem
+from lora_loop.core.errors import FileError
 from lora_loop.core.files import network_file
 from lora_loop.core.models.base_model import BaseModel
 from lora_loop.core.preview.grid import GridRequest
@@ -93,6 +94,21 @@ def test_a_training_ends_in_a_network_that_draws(recipe, thin, family):
     live = session.preview(base, trained.network, request)
     assert [c.tobytes() for c in grid.cells[0]] == [c.tobytes() for c in live.cells[0]]
     assert len({cell.tobytes() for cell in grid.cells[0]}) == 3
+
+
+def test_a_lora_of_another_family_is_refused(recipe, thin):
+    """By its modules where they have other names, and by their shapes where not."""
+    files = {}
+    for family in ("sd2", "sdxl"):
+        own = on_base(recipe, thin(family))
+        own = replace(own, output=replace(own.output, name=family))
+        base = session.open_base(own.base, own.memory, CPU)
+        files[family] = session.run(session.make_plan(own), base).path
+    sd1 = session.open_base(recipe.base, recipe.memory, CPU)
+    with pytest.raises(FileError, match=r"modules are not in this base.*for Stable Diffusion XL"):
+        session.open_network(sd1, files["sdxl"])
+    with pytest.raises(FileError, match=r"\(\w+\..*shape.*trained for Stable Diffusion 2\.x"):
+        session.open_network(sd1, files["sd2"])
 
 
 def moved(file, start: str) -> set[str]:

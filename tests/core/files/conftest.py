@@ -14,6 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.files.network_file import Module
 
+from ..published import UNETS
+
 KEYS = Path(__file__).parent / "keys"
 FAMILIES = ("sd1", "sd2", "sdxl")
 
@@ -117,26 +119,6 @@ def _clip(kind: type[nn.Module], layers: int, width: int) -> nn.Module:
     return kind(config)
 
 
-_UNETS = {
-    "sd1": {"cross_attention_dim": 768, "attention_head_dim": 8},
-    "sd2": {
-        "cross_attention_dim": 1024,
-        "attention_head_dim": (5, 10, 20, 20),
-        "use_linear_projection": True,
-    },
-    "sdxl": {
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "cross_attention_dim": 2048,
-        "attention_head_dim": (5, 10, 20),
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
 _TEXT_ENCODERS = {
     "sd1": {"text_encoder": (CLIPTextModel, 12, 768)},
     # the 24th layer is never read, so nobody trains it
@@ -151,7 +133,7 @@ _TEXT_ENCODERS = {
 @cache
 def _layers(family: str) -> dict[str, nn.Module]:
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**_UNETS[family])
+        unet = UNet2DConditionModel(**UNETS[family])
         texts = {part: _clip(*given) for part, given in _TEXT_ENCODERS[family].items()}
         return find_targets({"unet": unet, **texts})
 

@@ -76,6 +76,11 @@ def test_sd2_and_sdxl_are_known(shapes, key):
         (named(f"{UNET}double_blocks.0.img_attn.qkv.weight"), "Flux"),
         (named("double_blocks.0.img_attn.qkv.weight"), "Flux"),
         (named(f"{UNET}double_layers.0.attn.w1q.weight"), "AuraFlow"),
+        (named("single_transformer_blocks.0.attn.to_q.weight"), "Flux"),
+        (named("transformer_blocks.0.img_mod.1.weight"), "Qwen-Image"),
+        (named("transformer_blocks.0.attn.add_q_proj.weight"), "Diffusion 3"),
+        (named(f"{UNET}patchify_proj.weight"), "video model"),
+        (unet_of(4, "conditioner.embedders.1.model.ln_final", "edm_mean", "edm_std"), "EDM"),
     ],
 )
 def test_other_families_are_refused_by_name(shapes, title):

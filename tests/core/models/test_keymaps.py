@@ -1,6 +1,7 @@
 """Key maps against names spelled out independently, and against the libraries' own modules."""
 
 import pytest
+import torch
 
 from lora_loop.core.models import build, keymaps
 from lora_loop.core.models.checkpoint import Checkpoint
@@ -119,3 +120,25 @@ def test_vae_projections_are_the_attention_weights_alone():
     assert projections == {
         f"{half}.mid_block.attentions.0.{name}.weight" for half in halves for name in names
     }
+
+
+@pytest.mark.parametrize("projection", [0, 6])
+def test_open_clips_tensors_go_there_and_back(projection):
+    layout = keymaps.TextLayout(layers=2, width=4, inner=8, projection=projection)
+    names = keymaps.open_clip_map(layout)
+    assert set(names) == set(keymaps.text_names(layout))
+    fused = {"weight": (12, 4), "bias": (12,)}
+    stored = {
+        place.name: torch.randn(
+            (4, 6) if place.third is None else fused[place.name.rpartition("_")[2]]
+        )
+        for place in names.values()
+    }
+    ours = {name: place.view(stored[place.name]) for name, place in names.items()}
+    for name, place in names.items():
+        theirs = stored[place.name]
+        assert place.shape(tuple(theirs.shape)) == tuple(ours[name].shape)
+        assert ours[name].untyped_storage().data_ptr() == theirs.untyped_storage().data_ptr()
+    back = keymaps.open_clip_tensors(layout, ours)
+    assert set(back) == set(stored)
+    assert all(torch.equal(back[name], stored[name]) for name in stored)

@@ -1,5 +1,6 @@
 """SD2 and SDXL read by us against diffusers' conversions and the libraries' own modules."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -229,6 +230,27 @@ def test_missing_and_extra_tensors_are_named(tmp_path, family, name):
         load_base_model(path)
     assert f"({name})" in str(caught.value)
     assert "1 tensor unknown (conditioner.strange)" in str(caught.value)
+
+
+@pytest.mark.parametrize(("deviation", "prediction"), [(0.02, "epsilon"), (0.3, "v")])
+def test_sd2_files_that_say_nothing_are_told_by_their_weights(tmp_path, deviation, prediction):
+    tensors = thin.tensors_of(thin.sd2_names(), 7)
+    name = "model.diffusion_model.output_blocks.7.1.transformer_blocks.0.norm1.bias"
+    tensors[name] = deviation * torch.randn(64, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "silent.safetensors"
+    save_file(tensors, path)
+    assert load_base_model(path).prediction == prediction
+    save_file(tensors, path, metadata={"modelspec.prediction_type": "epsilon"})
+    assert load_base_model(path).prediction == "epsilon"
+
+
+@pytest.mark.parametrize(("stored", "read"), [(24, 23), (23, 23)])
+def test_sd2_reads_23_layers_of_text_whether_the_file_has_the_last_or_not(tmp_path, stored, read):
+    text = replace(thin.FULL_SD2_TEXT, layers=stored)
+    shapes = dict(thin.sd2_names(thin.FULL_SD2, text))
+    opened = Checkpoint(tmp_path / "full.safetensors", shapes, {}, lambda name: torch.ones(9))
+    outline = outline_checkpoint(opened, resolve_facts(opened, "auto", "auto"))
+    assert outline.layout.texts["text_encoder"].layers == read
 
 
 PUBLISHED = {  # parameters of the models on their hubs, SD2's text encoder without its last layer

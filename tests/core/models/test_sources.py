@@ -3,14 +3,15 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_loop.core.errors import CheckpointError
-from lora_loop.core.models.base_model import BaseModel, load_base_model
-from lora_loop.core.models.sources import read_sidecar
+from lora_loop.core.errors import CheckpointError, ConfigError
+from lora_loop.core.models.base_model import BaseModel, load_base_model, resolve_facts
+from lora_loop.core.models.sources import open_source, read_sidecar
 
 from . import make_checkpoint as thin
 
@@ -242,6 +243,34 @@ def test_a_part_that_is_missing_is_named(folder):
     path = folder("sd1")
     (path / "vae").rename(path / "unused")
     assert "it has no VAE" in refused(path)
+
+
+TOKENS = (b"{", b"[", b'"', b"null", b"-1", b"1e999", b"NaN", b"true", b"\xff", b"[" * 5000)
+
+
+def mutated(raw: bytes, chance: Random) -> bytes:
+    at = chance.randrange(len(raw))
+    end = chance.choice((at, at + 1, at + chance.randrange(20), len(raw)))
+    return raw[:at] + chance.choice((b"", bytes([chance.randrange(256)]), *TOKENS)) + raw[end:]
+
+
+def test_mutated_configurations_end_in_our_own_error_or_a_sound_reading(folder):
+    path = folder("sd2", max_shard_size="4MB")
+    scheduler = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    write_json(path / "scheduler" / "scheduler_config.json", scheduler)
+    sources = {file: file.read_bytes() for file in sorted(path.rglob("*.json"))}
+    assert any(file.name.endswith(".index.json") for file in sources)
+    chance, refusals = Random(3), 0
+    for _ in range(500):
+        file = chance.choice(list(sources))
+        file.write_bytes(mutated(sources[file], chance))
+        try:
+            facts = resolve_facts(open_source(path), "auto", "auto")
+            assert 64 <= facts.resolution <= 4096
+        except (CheckpointError, ConfigError):
+            refusals += 1
+        file.write_bytes(sources[file])
+    assert refusals > 200
 
 
 # ---- a VAE apart -----------------------------------------------------------------------------
