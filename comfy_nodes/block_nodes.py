@@ -83,9 +83,24 @@ class BlockWeightPreview:
                     },
                 ),
                 "steps": ("INT", {"default": 20, "min": 1, "max": 150, "tooltip": "Of sampling."}),
-                "cfg": ("FLOAT", {"default": 7.0, "min": 0.0, "max": 50.0, "step": 0.5}),
-                "sampler_name": (list(host.sampler_names()), {"default": "dpmpp_2m"}),
-                "scheduler": (list(host.scheduler_names()), {"default": "karras"}),
+                "cfg": (
+                    "FLOAT",
+                    {
+                        "default": 7.0,
+                        "min": 0.0,
+                        "max": 50.0,
+                        "step": 0.5,
+                        "tooltip": "How strictly the prompt is followed.",
+                    },
+                ),
+                "sampler_name": (
+                    list(host.sampler_names()),
+                    {"default": "dpmpp_2m", "tooltip": "As in a KSampler."},
+                ),
+                "scheduler": (
+                    list(host.scheduler_names()),
+                    {"default": "karras", "tooltip": "As in a KSampler."},
+                ),
                 "width": ("INT", {**_SIDES, "tooltip": "Pixels; 0 is the model's own size."}),
                 "height": ("INT", {**_SIDES, "tooltip": "Pixels; 0 is the model's own size."}),
             },

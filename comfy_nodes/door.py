@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from .protocol import Host
 
@@ -16,8 +17,8 @@ def host() -> Host:
     return _PLACE["host"]
 
 
-def use(other: Host | None) -> None:
-    """Put another host in ComfyUI's place; None takes it away again."""
+def use(other: Any) -> None:
+    """Put what answers as a host in ComfyUI's place; None takes it away again."""
     _PLACE.pop("host", None)
     if other is not None:
         _PLACE["host"] = other
