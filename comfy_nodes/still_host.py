@@ -7,7 +7,7 @@ from typing import Any
 
 
 class StillHost:
-    """No ComfyUI, and not all of `protocol.Host`: empty folders, and the names of samplers that every version has."""
+    """A small part of `protocol.Host`: empty folders, and samplers that every version has."""
 
     def folder(self, kind: Any) -> Path:
         """A folder that is not there."""
