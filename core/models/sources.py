@@ -145,10 +145,9 @@ def _channels(shapes: Shapes, name: str) -> int:
 
 
 def _stated_scale(vae: Checkpoint) -> float | None:
-    try:
-        return float(vae.metadata["scaling_factor"])
-    except (KeyError, ValueError):  # anything may stand in a file's metadata
-        pass
+    stated = vae.metadata.get("scaling_factor", "")
+    if re.fullmatch(r"\d*\.\d+", stated):
+        return float(stated)
     whole = families.identify(vae.shapes, vae.metadata)
     if whole is not None:
         return whole.latent_scale
