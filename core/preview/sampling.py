@@ -19,7 +19,6 @@ from ..events import OnEvent, PhaseProgress, PhaseStarted, StopFlag, ignore, nev
 from ..log import logger
 from ..models.base_model import BaseModel
 from ..models.text import Condition, TextOptions
-from ..randomness import generator
 
 LATENT_CHANNELS = 4
 LATENT_STRIDE = 8
@@ -129,7 +128,8 @@ class Painter:
         """
         settings = self._settings
         width, height = settings.size(self._base)
-        chance = [generator(seed, "preview") for seed in seeds]
+        # as the WebUI and ComfyUI seed theirs: the same seed draws the same picture there
+        chance = [torch.Generator().manual_seed(seed) for seed in seeds]
         shape = (LATENT_CHANNELS, height // LATENT_STRIDE, width // LATENT_STRIDE)
         noise = torch.stack([torch.randn(shape, generator=one) for one in chance])
         latents = sample(
