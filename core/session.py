@@ -97,6 +97,7 @@ __all__ = [
     "XYZRequest",
     "adopt",
     "bake_file",
+    "block_of",
     "caption",
     "find_captioners",
     "graphwork",
