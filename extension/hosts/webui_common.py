@@ -20,7 +20,7 @@ from modules import call_queue, paths_internal, sd_models, shared
 from PIL import Image
 
 from ...core.config import BaseConfig, MemoryConfig
-from ...core.errors import CheckpointError
+from ...core.errors import CheckpointError, HostChangedError
 from ...core.events import Event, PhaseProgress, PhaseStarted, PreviewReady, StepDone
 from ...core.session import BaseModel, LiveModel, adopt
 from .protocol import Folders, Language, Written
@@ -108,11 +108,29 @@ class AutomaticHost(ABC):
             self._model_changed = False
             try:
                 self._loan = loan = self.loan()
-                with adopt(loan.live(), base, memory, self.device()) as model:
+                live = loan.live()
+                with self._changes_told(live), adopt(live, base, memory, self.device()) as model:
                     yield model
             finally:
                 self._loan = None
                 shared.state.end()
+
+    @contextmanager
+    def _changes_told(self, live: LiveModel) -> Iterator[None]:
+        """Say what the user did; the core can only tell which weights are others now, if any."""
+        cause: HostChangedError | None = None
+        try:
+            yield
+        except HostChangedError as error:
+            cause = error
+            if not self._model_changed:
+                raise
+        if self._model_changed:
+            raise HostChangedError(
+                f"another checkpoint was chosen in {self.title} while the training paused: it was "
+                "stopped, and its network and a state to resume from are saved; choose "
+                f"{live.facts.name} again, then go on with the stopped training"
+            ) from cause
 
     @contextmanager
     def rest(self) -> Iterator[None]:
