@@ -1,0 +1,215 @@
+"""Side by side with ComfyUI's own TrainLoraNode: one model, the same pictures, the same settings.
+
+COMFYUI_PYTHON bench/comfy_native.py COMFYUI [--steps 40] [--rounds 3] [--side 64]
+
+Each side runs in a process of its own, in turn, in ComfyUI's own executor. Both train the U-Net at
+rank 8 in fp32 with batch 1 and AdamW, without checkpointing; ours leaves the text encoder alone,
+which the native node never trains. The native node adapts every weight and bias, ours the layers
+that LoRA files hold.
+"""
+
+import argparse
+import asyncio
+import importlib.util
+import itertools
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RANK, RATE = 8, 1e-4
+
+
+def helper():
+    """What the tests on the real host drive it with."""
+    path = REPOSITORY / "tests/hosts/comfyui_nodes.py"
+    spec = importlib.util.spec_from_file_location("comfyui_nodes", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["comfyui_nodes"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def square_pictures(folder: Path, side: int) -> None:
+    """All pictures as squares of one size: the native node takes no others."""
+    from PIL import Image
+
+    for path in sorted(folder.glob("*.[pj][np]g")):
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+        path.unlink()
+        small.save(path.with_suffix(".png"))
+
+
+def ours(runner, steps: int, side: int):
+    """Our two nodes."""
+    return {
+        "2": runner.node("LoraLoopLoadDataset", folder="momo", resolution=side),
+        "8": runner.node("LoraLoopNetworkOptions", text_encoder=False),
+        "9": runner.node("LoraLoopMemoryOptions", precision="fp32", options=["8", 0]),
+        "3": runner.node(
+            "LoraLoopTrainLoRA",
+            model=["1", 0],
+            clip=["1", 1],
+            vae=["1", 2],
+            dataset=["2", 0],
+            options=["9", 0],
+            rank=RANK,
+            alpha=1.0,
+            unet_lr=RATE,
+            max_steps=steps,
+            start="restart",
+        ),
+    }
+
+
+def native(runner, steps: int):
+    """ComfyUI's three nodes."""
+    return {
+        "2": runner.node(
+            "LoadImageTextSetFromFolderNode", folder="momo", clip=["1", 1], resize_method="None"
+        ),
+        "4": runner.node("VAEEncode", pixels=["2", 0], vae=["1", 2]),
+        "3": runner.node(
+            "TrainLoraNode",
+            model=["1", 0],
+            latents=["4", 0],
+            positive=["2", 1],
+            batch_size=1,
+            steps=steps,
+            learning_rate=RATE,
+            rank=RANK,
+            optimizer="AdamW",
+            loss_function="MSE",
+            training_dtype="fp32",
+            lora_dtype="fp32",
+            algorithm="LoRA",
+            gradient_checkpointing=False,
+            existing_lora="[None]",
+        ),
+        "5": runner.node("Keep", what=["3", 1], name="lora"),
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever held (Linux)."""
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
+    )
+    return int(line.split()[1]) * 1024
+
+
+def one_side(which: str, host: str, folder: Path, steps: int, side: int) -> dict:
+    """Train once; seconds for each step, to the first, and bytes above the loaded model."""
+    tests = helper()
+    sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(folder)]
+    sys.path.insert(0, host)
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import nodes
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    runner = tests.Runner(loop)
+    extra = str(Path(host) / "comfy_extras" / "nodes_train.py")
+    loop.run_until_complete(nodes.load_custom_node(extra, module_parent="comfy_extras"))
+    loop.run_until_complete(nodes.load_custom_node(str(REPOSITORY)))
+    nodes.NODE_CLASS_MAPPINGS["Keep"] = tests.Keep
+    loader = {"1": runner.node("CheckpointLoaderSimple", ckpt_name="thin.safetensors")}
+    runner.run({**loader, **tests.sampled(runner, ["1", 0], ["1", 1])})
+    before = peak_bytes()
+    moments: list[float] = []
+    listen(which, moments)
+    graph = ours(runner, steps, side) if which == "ours" else native(runner, steps)
+    began = time.monotonic()
+    ended = runner.run({**loader, **graph})
+    assert [name for name, _ in ended] == ["execution_success"], ended
+    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    return {
+        "step": statistics.median(gaps),
+        "first": moments[0] - began,
+        "whole": time.monotonic() - began,
+        "peak": peak_bytes() - before,
+    }
+
+
+def listen(which: str, moments: list[float]) -> None:
+    """Note the moment at which each step ends."""
+    if which == "ours":
+        trainer = next(m for name, m in sys.modules.items() if name.endswith(".core.train.trainer"))
+        whole = trainer.Trainer.advance
+
+        def advance(self):
+            loss = whole(self)
+            moments.append(time.monotonic())
+            return loss
+
+        trainer.Trainer.advance = advance
+        return
+    train = next(m for m in sys.modules.values() if hasattr(m, "TrainLoraNode"))
+
+    class Bar:
+        """tqdm's place: an iteration's end is the next one's beginning."""
+
+        def __init__(self, steps):
+            self._steps = steps
+
+        def __iter__(self):
+            for step in range(self._steps):
+                yield step
+                moments.append(time.monotonic())
+
+        def set_postfix(self, *_values, **_named):
+            """Shown nowhere."""
+
+    train.tqdm.trange = lambda steps, **_named: Bar(steps)
+
+
+def main() -> None:
+    """Run both sides in turn and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("comfyui", type=Path)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--run", choices=("ours", "native"))
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    if options.run:
+        found = one_side(
+            options.run, str(options.comfyui), options.folder, options.steps, options.side
+        )
+        (options.folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+        return
+    rows: dict[str, list[dict]] = {"ours": [], "native": []}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        helper().make_inputs(REPOSITORY, folder)
+        square_pictures(folder / "input" / "momo", options.side)
+        for _ in range(options.rounds):
+            for side, found in rows.items():
+                shutil.rmtree(folder / "output")
+                (folder / "output").mkdir()
+                command = [sys.executable, __file__, str(options.comfyui), "--run", side]
+                command += ["--folder", str(folder), "--steps", str(options.steps)]
+                command += ["--side", str(options.side)]
+                subprocess.run(command, check=True, capture_output=True)
+                found.append(json.loads((folder / "found.json").read_text(encoding="utf-8")))
+    print(f"{options.steps} steps, {options.side} px, rank {RANK}, fp32, {options.rounds} rounds")
+    print("side    s/step   first step   whole graph   memory above the loaded model")
+    for side, found in rows.items():
+        step, first, whole, peak = (
+            statistics.median(one[key] for one in found)
+            for key in ("step", "first", "whole", "peak")
+        )
+        print(f"{side:<7} {step:6.3f} {first:10.1f} s {whole:11.1f} s {peak / 2**20:12.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
