@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 SIDE = 64
-STEPS = 6
+STEPS = 4
 
 
 class Warnings(logging.Handler):
@@ -460,7 +460,7 @@ def make_inputs(repository, folder):
     if not checkpoint.exists():
         helper.write_sd1_checkpoint(checkpoint, shape=shape, seed=3, dtype=torch.float16)
     pictures = repository / "core/demo/dataset/10_momo"
-    for picture in sorted(pictures.iterdir())[:8]:
+    for picture in sorted(pictures.iterdir())[:6]:
         target = folder / "input/momo" / picture.name
         target.write_bytes(picture.read_bytes())
 
