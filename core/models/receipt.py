@@ -134,7 +134,8 @@ def unchanged(live: LiveModel) -> Iterator[Receipt]:
         changes = receipt.changes()
         if changes:
             told = str(error) or type(error).__name__
-            raise HostChangedError(f"{told} Besides, {_sentence(live, changes)}") from error
+            message = f"{told.rstrip('.')}. Besides, {_sentence(live, changes)}"
+            raise HostChangedError(message) from error
         raise
     changes = receipt.changes()
     if changes:
