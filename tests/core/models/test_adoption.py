@@ -298,7 +298,7 @@ QUERY = f"{UNET}middle_block.1.transformer_blocks.0.attn1.to_q.weight"
         (replaced(CONV_IN, lambda t: t.repeat(1, 3, 1, 1)[:, :9]), "an in-painting model"),
         (
             added("model.diffusion_model.label_emb.0.0.weight", torch.ones(64, 8)),
-            "second text encoder",
+            "no tensor begins with 'conditioner.embedders.0.'",
         ),
     ],
 )
