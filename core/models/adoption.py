@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config.base import BaseConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from . import build
 from .base_model import (
     VAE_DTYPE,
@@ -54,6 +54,11 @@ def adopted(
     Raises CheckpointError and ConfigError as loading the same file would; HostChangedError at the
     end where the host's model is not as it was.
     """
+    if config.vae:
+        raise ConfigError(
+            f"base.vae is {config.vae}, but {live.facts.name} is the host's own model with the VAE "
+            "that the host has loaded: leave base.vae empty, and choose the VAE in the host"
+        )
     with live.facts.prepared():
         tensors = live.tensors()
         with unchanged(live) as receipt:
@@ -93,6 +98,7 @@ def _adopt(
         identity=fingerprint({name: tensors[name] for name in used}),
         own_bytes=own_bytes,
         changes=receipt.glance,
+        rested=receipt.renew,
     )
     return BaseModel(outline.networks, outline.facts, loan)
 

@@ -56,7 +56,8 @@ class Loan:
     dtype: that U-Net and text encoders compute in, whatever their weights are stored in. sha256: of
     the checkpoint's file, None where the host does not have it at hand. identity: of the weights.
     own_bytes: that were taken beside the host's. changes: what the host has changed since, in
-    words; quick enough to be asked every few seconds.
+    words; quick enough to be asked every few seconds. rested: to be called where the host was let
+    work meanwhile and is done; what it has changed but not only moved, in words.
     """
 
     outline: Outline
@@ -65,6 +66,7 @@ class Loan:
     identity: str
     own_bytes: int
     changes: Callable[[], tuple[str, ...]]
+    rested: Callable[[], tuple[str, ...]]
 
 
 class BaseModel:

@@ -69,6 +69,25 @@ class Receipt:
         looked_at = {name: tensors[name] for name in names}
         return (*self._replaced(tensors), *self._of_contents(looked_at))
 
+    def renew(self) -> tuple[str, ...]:
+        """After the host has worked in between: take where it has put its weights as given.
+
+        Hosts move weights between devices when they draw, and put them elsewhere afterwards. What
+        is not only moved but different is returned in words, and the old places stay expected.
+        """
+        tensors = _tensors(self._live)
+        before = {name: facts.storage for name, facts in self._tensors.items()}
+        known = {name: tensor for name, tensor in tensors.items() if name in before}
+        lost = [name for name in before if name not in tensors]
+        now = self._contents(known)
+        changes = (
+            *_told("tensor gone", lost),
+            *_told("content changed", [n for n in known if now.get(n) != self._sums.get(n)]),
+        )
+        if not changes:
+            self._tensors = {name: _tensor_facts(tensor) for name, tensor in tensors.items()}
+        return changes
+
     def _contents(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
         there = {name: tensor for name, tensor in tensors.items() if tensor.device.type != "meta"}
         return dict(zip(there, checksums(list(there.values()), self._limit), strict=True))

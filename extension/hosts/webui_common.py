@@ -68,6 +68,7 @@ class AutomaticHost(ABC):
 
     def __init__(self) -> None:
         self._loan: Loan | None = None
+        self._base: BaseModel | None = None
         self._model_changed = False
 
     @abstractmethod
@@ -110,9 +111,10 @@ class AutomaticHost(ABC):
                 self._loan = loan = self.loan()
                 live = loan.live()
                 with self._changes_told(live), adopt(live, base, memory, self.device()) as model:
+                    self._base = model
                     yield model
             finally:
-                self._loan = None
+                self._loan = self._base = None
                 shared.state.end()
 
     @contextmanager
@@ -149,8 +151,15 @@ class AutomaticHost(ABC):
             shared.state.begin(job=JOB)
             if loan.is_current():
                 loan.take_out()
+                self._accept_moves()
             else:
                 self._model_changed = True
+
+    def _accept_moves(self) -> None:
+        """Weights that the host has put elsewhere are no change; others end the training."""
+        lent = None if self._base is None else self._base.loan
+        if lent is not None:
+            lent.rested()
 
     def wants_stop(self) -> bool:
         """Whether Interrupt, Skip or Stop was pressed, or the model lent is no longer there."""

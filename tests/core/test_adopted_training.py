@@ -71,7 +71,8 @@ def named(recipe: Recipe, name: str) -> Recipe:
 
 def content(path: Path) -> dict[str, torch.Tensor]:
     modules = network_file.read_network(path).modules
-    return {f"{key}.{n}": module[n] for key, module in modules.items() for n in (0, 1)}
+    pairs = ((key, module[:2]) for key, module in modules.items())
+    return {f"{key}.{n}": pair[n] for key, pair in pairs for n in (0, 1)}
 
 
 def assert_same_file(one: Path | None, other: Path | None) -> None:

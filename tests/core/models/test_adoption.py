@@ -23,7 +23,8 @@ CPU = torch.device("cpu")
 FACTS = LiveFacts(name="momo-merge")
 NAMES = {
     "sd1": lambda: list(thin.sd1_names(thin.THIN)),
-    "sd2": thin.sd2_names,
+    # all 24 layers: hosts that hold them in transformers' names are told from diffusers by that
+    "sd2": lambda: thin.sd2_names(text=replace(thin.THIN_SD2_TEXT, layers=24)),
     "sdxl": thin.sdxl_names,
 }
 SEED = 7
@@ -325,6 +326,12 @@ def test_a_host_without_a_model_for_us(tensors, words):
     with pytest.raises(CheckpointError) as caught, adopt(LiveModel.of_checkpoint(tensors, FACTS)):
         pass
     assert words in str(caught.value)
+
+
+def test_a_vae_of_ones_own_is_not_taken_for_the_hosts():
+    live = LiveModel.of_checkpoint({}, FACTS)
+    with pytest.raises(ConfigError, match=r"base\.vae is other\.pt, but momo-merge is the host's"):
+        adopt(live, vae="other.pt").__enter__()
 
 
 def test_parts_are_known_by_name():

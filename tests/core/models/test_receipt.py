@@ -31,7 +31,7 @@ def host() -> nn.Module:
     torch.manual_seed(0)
     with torch.inference_mode():
         model = nn.ModuleDict({"a": Block(), "b": Block()}).eval().requires_grad_(False)
-        model["b"].linear.weight[1, 2] = float("nan")
+        model.get_parameter("b.linear.weight")[1, 2] = float("nan")
     return model
 
 
@@ -40,7 +40,9 @@ def live_of(model: nn.Module) -> LiveModel:
 
 
 def linear(model: nn.Module) -> nn.Linear:
-    return model.get_submodule("a.linear")
+    layer = model.get_submodule("a.linear")
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def change_one_number(model: nn.Module) -> None:
@@ -184,6 +186,25 @@ def test_a_glance_sees_replaced_weights_at_once_and_overwritten_ones_soon():
     assert sum(bool(changes) for changes in seen) == 1
     replace_storage(model)
     assert kept.glance()[0].startswith("storage changed: 1")
+
+
+def test_what_a_host_only_moved_while_it_worked_is_taken_as_given():
+    model = host()
+    with unchanged(live_of(model)) as kept:
+        replace_storage(model)
+        assert kept.renew() == ()
+        assert kept.glance() == kept.changes() == ()
+    with (
+        pytest.raises(HostChangedError, match="content changed"),
+        unchanged(live_of(model)) as kept,
+    ):
+        change_one_number(model)
+        assert kept.renew() == ("content changed: 1 (checkpoint.a.linear.weight)",)
+    kept = Receipt(live_of(model))
+    model["b"].to("meta")
+    assert kept.renew()[0].startswith("content changed: 7 (checkpoint.b.conv.weight, ")
+    del model["a"]
+    assert kept.renew()[0].startswith("tensor gone: 7 (checkpoint.a.conv.weight, ")
 
 
 def test_large_models_are_sampled_and_a_merged_lora_is_still_found(monkeypatch):
