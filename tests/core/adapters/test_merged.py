@@ -86,9 +86,11 @@ def test_gradients_equal_those_of_the_plain_way(network, unet, context) -> None:
 
 def has_fused_optimizers() -> bool:
     """Whether this torch has them on the CPU: since 2.4."""
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.ones(1)
     try:
-        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1, fused=True)
-    except (TypeError, RuntimeError):
+        torch.optim.SGD([parameter], lr=1, fused=True).step()
+    except (TypeError, RuntimeError, NotImplementedError):
         return False
     return True
 
