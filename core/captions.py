@@ -17,8 +17,8 @@ from .captioning.changes import (
     FileTools,
     PictureCaption,
 )
-from .captioning.models import CaptionerSource, captioner_names, make_captioner
-from .captioning.protocol import Captioner
+from .captioning.models import captioner_names, make_captioner
+from .captioning.protocol import Captioner, CaptionerSource
 from .captioning.work import CaptionWork
 from .captioning.writer import undo, write_texts
 from .config.caption import CaptionConfig

@@ -6,7 +6,7 @@ torchvision; words are read and written with the tokenizers package for the same
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..config.caption_models import BlipConfig
 from ..errors import CheckpointError
 from .folders import file_stamp
 from .nucleus import NucleusNoise
+from .protocol import CaptionerSource, reason_of
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -106,19 +107,12 @@ class _Loaded:
 class BlipCaptioner:
     """BLIP as a captioner."""
 
-    def __init__(
-        self,
-        files: BlipFiles,
-        config: BlipConfig,
-        device: torch.device,
-        read_weights: Callable[[Path], dict[str, Tensor]],
-    ) -> None:
+    def __init__(self, files: BlipFiles, config: BlipConfig, source: CaptionerSource) -> None:
         """Nothing is read yet."""
         self.name = files.name
         self._files = files
         self._config = config
-        self._device = device
-        self._read_weights = read_weights
+        self._source = source
         self._loaded: _Loaded | None = None
 
     @property
@@ -138,13 +132,13 @@ class BlipCaptioner:
         text = loaded.model.config.text_config
         # generate() replaces the first id by BLIP's beginning and takes the last one away
         row = [text.bos_token_id, *ids, text.sep_token_id]
-        pixels = torch.from_numpy(np.stack(prepared)).to(self._device, loaded.dtype)
+        pixels = torch.from_numpy(np.stack(prepared)).to(self._source.device, loaded.dtype)
         with torch.inference_mode():
             words = loaded.model.generate(
                 pixel_values=pixels,
-                input_ids=torch.tensor([row] * len(prepared), device=self._device),
+                input_ids=torch.tensor([row] * len(prepared), device=self._source.device),
                 attention_mask=torch.ones(
-                    len(prepared), len(row), dtype=torch.long, device=self._device
+                    len(prepared), len(row), dtype=torch.long, device=self._source.device
                 ),
                 max_length=len(row) - 1 + self._config.max_length,
                 min_length=len(row) - 1 + self._config.min_length,
@@ -183,25 +177,23 @@ class BlipCaptioner:
 
     def _model(self) -> _Loaded:
         if self._loaded is None:
-            self._loaded = _load(self._files, self._device, self._read_weights)
+            self._loaded = _load(self._files, self._source)
         return self._loaded
 
 
-def _load(
-    files: BlipFiles, device: torch.device, read_weights: Callable[[Path], dict[str, Tensor]]
-) -> _Loaded:
+def _load(files: BlipFiles, source: CaptionerSource) -> _Loaded:
     from transformers import BlipConfig as ModelConfig
     from transformers import BlipForConditionalGeneration
 
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = torch.float16 if source.device.type == "cuda" else torch.float32
     try:
         config = ModelConfig.from_json_file(str(files.config))
         with torch.random.fork_rng(devices=[]):  # new layers draw from the process's chance
             model: Any = BlipForConditionalGeneration(config)
-        _fill(model, read_weights(files.weights), files.weights)
+        _fill(model, source.read_weights(files.weights), files.weights)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise _damaged(files.weights, error) from error
-    model.eval().requires_grad_(False).to(device, dtype)
+    model.eval().requires_grad_(False).to(source.device, dtype)
     preparation = Preparation.read(files.config.parent, model.config.vision_config.image_size)
     return _Loaded(model, _tokenizer(files.tokenizer), preparation, dtype)
 
@@ -246,5 +238,6 @@ def _tokenizer(path: Path) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
-    return CheckpointError(f"BLIP's {path} can't be used ({reason}): download the file again")
+    return CheckpointError(
+        f"BLIP's {path} can't be used ({reason_of(error)}): download the file again"
+    )

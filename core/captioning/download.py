@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..errors import CheckpointError
+from .protocol import reason_of
 
 USUAL = {
     "wd14": "SmilingWolf/wd-vit-tagger-v3",
@@ -27,11 +28,10 @@ def fetch(repository: str, files: list[str], folder: Path) -> Path:
         target.mkdir(parents=True, exist_ok=True)
         snapshot_download(repository, allow_patterns=files, local_dir=str(target))
     except (OSError, ValueError, HFValidationError, *faults) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
         raise CheckpointError(
-            f"{repository} can't be downloaded ({reason}): check the name and the connection (a "
-            "mirror can be named in the environment variable HF_ENDPOINT), or fetch "
-            f" {', '.join(files)} from huggingface.co/{repository} by another way and put "
-            f"them into {target}"
+            f"{repository} can't be downloaded ({reason_of(error)}): check the name and the "
+            "connection (a mirror can be named in the environment variable HF_ENDPOINT), or fetch "
+            f"{', '.join(files)} from huggingface.co/{repository} by another way and put them "
+            f"into {target}"
         ) from error
     return target

@@ -1,34 +1,16 @@
 """Finding the captioner that the settings name: in a folder, in model folders, or by download."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from ..config.caption import CaptionConfig
 from ..errors import CheckpointError
 from .blip import BlipCaptioner, BlipFiles
 from .download import USUAL, fetch
 from .folders import places
-from .protocol import Captioner
+from .protocol import Captioner, CaptionerSource
 from .wd14 import TaggerFiles, WD14Tagger
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptionerSource:
-    """Where models lie and run.
-
-    folders: looked through in this order; a download goes into the first. read_weights: all
-    tensors of a weights file by name, without running anything that is in it.
-    """
-
-    folders: tuple[Path, ...]
-    device: torch.device
-    read_weights: Callable[[Path], dict[str, Tensor]]
-
 
 Files = BlipFiles | TaggerFiles
 FINDERS: dict[str, Callable[[Path], Sequence[Files]]] = {
@@ -47,8 +29,8 @@ def make_captioner(config: CaptionConfig, source: CaptionerSource) -> Captioner 
         return None
     files = _chosen(config, source)
     if isinstance(files, TaggerFiles):
-        return WD14Tagger(files, config.tagger, source.device, source.read_weights)
-    return BlipCaptioner(files, config.blip, source.device, source.read_weights)
+        return WD14Tagger(files, config.tagger, source)
+    return BlipCaptioner(files, config.blip, source)
 
 
 def captioner_names(kind: str, folders: Sequence[Path]) -> list[str]:

@@ -1,10 +1,14 @@
 """What every captioner is: pictures in, captions out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 
 class Captioner(Protocol):
@@ -30,3 +34,22 @@ class Captioner(Protocol):
     def caption(self, prepared: Sequence[np.ndarray]) -> list[str]:
         """One caption for each picture; a tagger's tags are joined by ", "."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionerSource:
+    """Where models lie and run.
+
+    folders: looked through in this order; a download goes into the first. read_weights: all
+    tensors of a weights file by name, without running anything that is in it.
+    """
+
+    folders: tuple[Path, ...]
+    device: torch.device
+    read_weights: Callable[[Path], dict[str, Tensor]]
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error of another package's, to be put between brackets."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else repr(error)

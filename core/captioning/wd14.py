@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ..config.caption_models import TaggerConfig
 from ..errors import CheckpointError
 from .folders import file_stamp
+from .protocol import CaptionerSource, reason_of
 from .tags import TagList, choose_tags, read_tags
 
 SIZE = 448  # of the family, where a model's own size is not fixed
@@ -131,19 +131,12 @@ class _Loaded:
 class WD14Tagger:
     """A tagger as a captioner."""
 
-    def __init__(
-        self,
-        files: TaggerFiles,
-        config: TaggerConfig,
-        device: torch.device,
-        read_weights: Callable[[Path], dict[str, Tensor]],
-    ) -> None:
+    def __init__(self, files: TaggerFiles, config: TaggerConfig, source: CaptionerSource) -> None:
         """Choose the runtime; nothing is read yet. Raises CheckpointError where there is none."""
         self.name = files.name
         self._files = files
         self._config = config
-        self._device = device
-        self._read_weights = read_weights
+        self._source = source
         self._runtime = choose_runtime(files)
         self._loaded: _Loaded | None = None
 
@@ -178,9 +171,9 @@ class WD14Tagger:
         if self._loaded is None:
             tags = read_tags(self._files.tags)
             if self._runtime == "onnx":
-                self._loaded = _load_onnx(self._files, tags, self._device)
+                self._loaded = _load_onnx(self._files, tags, self._source.device)
             else:
-                self._loaded = _load_timm(self._files, tags, self._device, self._read_weights)
+                self._loaded = _load_timm(self._files, tags, self._source)
         return self._loaded
 
 
@@ -224,12 +217,7 @@ def _load_onnx(files: TaggerFiles, tags: TagList, device: torch.device) -> _Load
     return _Loaded(shape, run, tags)
 
 
-def _load_timm(
-    files: TaggerFiles,
-    tags: TagList,
-    device: torch.device,
-    read_weights: Callable[[Path], dict[str, Tensor]],
-) -> _Loaded:
+def _load_timm(files: TaggerFiles, tags: TagList, source: CaptionerSource) -> _Loaded:
     import timm  # pyright: ignore[reportMissingImports] - not among the tests' packages
 
     path = files.timm
@@ -243,23 +231,22 @@ def _load_timm(
                 num_classes=facts.get("num_classes") or len(tags.names),
                 **facts.get("model_args", {}),
             )
-        model.load_state_dict(read_weights(path))
+        model.load_state_dict(source.read_weights(path))
         size = int(facts.get("pretrained_cfg", facts)["input_size"][-1])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _damaged(path, error) from error
-    model.eval().requires_grad_(False).to(device)
+    model.eval().requires_grad_(False).to(source.device)
 
     def run(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            scores = torch.sigmoid(model(torch.from_numpy(batch).to(device)).float())
+            scores = torch.sigmoid(model(torch.from_numpy(batch).to(source.device)).float())
         return scores.cpu().numpy()
 
     return _Loaded(Shape(0, size, channels_first=True), run, tags)
 
 
 def _damaged(path: Path | None, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
     return CheckpointError(
-        f"the tagger {path} can't be used ({reason}): download the file again, or update "
+        f"the tagger {path} can't be used ({reason_of(error)}): download the file again, or update "
         "onnxruntime or timm where the model is newer"
     )

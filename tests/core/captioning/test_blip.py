@@ -14,10 +14,10 @@ from lora_loop.core.captioning.blip import (
     prepare_picture,
 )
 from lora_loop.core.captioning.nucleus import NucleusNoise, keep_nucleus
+from lora_loop.core.captioning.protocol import CaptionerSource
 from lora_loop.core.config.caption import BlipConfig
 from lora_loop.core.errors import CheckpointError
 
-CPU = torch.device("cpu")
 SHORT = {"min_length": 3, "max_length": 8}
 
 
@@ -28,7 +28,8 @@ def folder(tiny, tmp_path_factory):
 
 def blip(folder, read=load_file, **settings):
     [files] = BlipFiles.find(folder)
-    return BlipCaptioner(files, BlipConfig(**{**SHORT, **settings}), CPU, read)
+    source = CaptionerSource(folders=(), device=torch.device("cpu"), read_weights=read)
+    return BlipCaptioner(files, BlipConfig(**{**SHORT, **settings}), source)
 
 
 def pictures(count):

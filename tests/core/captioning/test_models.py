@@ -7,12 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from lora_loop.core.captioning.download import USUAL, fetch
-from lora_loop.core.captioning.models import (
-    CaptionerSource,
-    captioner_names,
-    download_plans,
-    make_captioner,
-)
+from lora_loop.core.captioning.models import captioner_names, download_plans, make_captioner
+from lora_loop.core.captioning.protocol import CaptionerSource
 from lora_loop.core.config.caption import CaptionConfig
 from lora_loop.core.errors import CheckpointError
 

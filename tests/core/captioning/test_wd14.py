@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lora_loop.core.captioning.protocol import CaptionerSource
 from lora_loop.core.captioning.tags import TagList, choose_tags, read_tags
 from lora_loop.core.captioning.wd14 import (
     Shape,
@@ -18,7 +19,9 @@ from lora_loop.core.captioning.wd14 import (
 from lora_loop.core.config.caption import TaggerConfig
 from lora_loop.core.errors import CheckpointError
 
-CPU = torch.device("cpu")
+
+def source_of(read):
+    return CaptionerSource(folders=(), device=torch.device("cpu"), read_weights=read)
 
 
 def test_preparation_pads_with_white_and_swaps_colours():
@@ -103,7 +106,7 @@ def test_unusable_lists_of_tags(tmp_path, content):
 
 def tagger(folder, **settings):
     [files] = TaggerFiles.find(folder)
-    return WD14Tagger(files, TaggerConfig(**settings), CPU, lambda path: {})
+    return WD14Tagger(files, TaggerConfig(**settings), source_of(lambda path: {}))
 
 
 @pytest.fixture
@@ -179,7 +182,7 @@ def test_timm_tags_as_its_own_weights_do(tiny, tmp_path):
     save_file(network.state_dict(), tmp_path / "model.safetensors")
     [files] = TaggerFiles.find(tmp_path)
     config = TaggerConfig(general_threshold=0.5, character_threshold=0.5)
-    model = WD14Tagger(files, config, CPU, load_file)
+    model = WD14Tagger(files, config, source_of(load_file))
     prepared = model.prepare(Image.new("RGB", (32, 32), (200, 10, 10)))
     pixels = torch.from_numpy(prepared.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
