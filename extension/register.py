@@ -9,16 +9,20 @@ if TYPE_CHECKING:
     from .hosts.protocol import Host
 
 
-def register() -> None:
-    """Bind the tab, its settings and its routes to the host that is running."""
+def register() -> bool:
+    """Bind the tab, its settings and its routes to the host that is running.
+
+    False where a package is missing: then there is only a tab that says so.
+    """
     from .hosts.door import open_door, show_missing
 
     try:
         host = running_host()
     except ModuleNotFoundError as error:
         show_missing(error.name or str(error))
-        return
+        return False
     open_door(host, the_desk)
+    return True
 
 
 @cache

@@ -18,7 +18,7 @@ if "lora_loop" not in sys.modules:
     sys.modules["lora_loop"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["lora_loop"])
 
-from lora_loop.extension.hosts.tag_weights import TagWeights  # noqa: F401  the host looks for it
 from lora_loop.extension.register import register
 
-register()
+if register():
+    from lora_loop.extension.hosts.tag_weights import TagWeights  # noqa: F401  the host looks for it
