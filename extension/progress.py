@@ -89,7 +89,7 @@ class Progress:
         self._began = self.clock()
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event."""
+        """Take note of an event; of those for other eyes, such as a grid's cells, there is none."""
         takes = {
             Planned: self._planned,
             PhaseStarted: self._phase_started,
@@ -99,8 +99,10 @@ class Progress:
             PreviewReady: self._preview_ready,
             Finished: self._finished,
         }
-        with self._lock:
-            takes[type(event)](event)
+        take = takes.get(type(event))
+        if take is not None:
+            with self._lock:
+                take(event)
 
     def note(self, text: str, kind: Kind = "note") -> None:
         """Add a line to the log."""

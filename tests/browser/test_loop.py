@@ -60,7 +60,7 @@ def test_from_the_pictures_to_a_new_file(page, server, language, request):
     page.keyboard.press("Tab")
     text_of(page, "lora_loop_plan", "20")
     page.locator("#lora_loop_start").click()
-    page.locator('#lora_loop_strip [data-state="done"]').wait_for(timeout=LONG)
+    page.locator('#lora_loop_strip [data-kind="train"][data-state="done"]').wait_for(timeout=LONG)
     page.locator("#lora_loop_view svg").wait_for()
     assert (server.networks / "momo.safetensors").is_file()
     assert (

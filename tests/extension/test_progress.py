@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from lora_loop.core.events import (
+    CellDrawn,
     Finding,
     PhaseProgress,
     PhaseStarted,
@@ -94,3 +95,9 @@ def test_the_log_keeps_its_newest_lines():
         progress.note(str(number))
     log = progress.snapshot().log
     assert (len(log), log[-1].text) == (200, "499")
+
+
+def test_events_for_other_eyes_change_nothing():
+    progress = Progress()
+    progress(CellDrawn(picture=None, places=()))
+    assert progress.snapshot().log == ()
