@@ -71,12 +71,13 @@ class Host(Protocol):
     def rest(self) -> AbstractContextManager[None]:
         """Let the host work for the length of a with block, inside of `borrow`'s.
 
-        Raises CheckpointError at its end where the host has another model now.
+        Where the host has another model at its end, `wants_stop` says so from then on, so that what
+        was trained is saved, and `borrow` raises HostChangedError at its own end.
         """
         ...
 
     def wants_stop(self) -> bool:
-        """Whether the host's own stop button was pressed since `borrow` began."""
+        """Whether the host wants an end: its stop button was pressed, or its model changed."""
         ...
 
     def show(self, event: Event) -> None:

@@ -35,8 +35,8 @@ def start(forge, folder, checkpoint):
 
 def make_subject(scenario, other):
     """The host for the scenarios; `other` is the checkpoint to change to."""
-    from modules import call_queue, processing, shared
-    from modules_forge import main_entry, main_thread
+    from modules import shared
+    from modules_forge import main_entry
 
     from lora_loop.extension.hosts.forge import Forge
 
@@ -55,23 +55,6 @@ def make_subject(scenario, other):
                 for part, module in parts.items()
                 for name, tensor in module.state_dict(keep_vars=True).items()
             }
-
-        def picture(self, prompt):
-            with call_queue.queue_lock:
-                return main_thread.run_and_wait_result(self._draw, prompt)
-
-        def _draw(self, prompt):
-            shared.state.begin(job="picture")
-            job = processing.StableDiffusionProcessingTxt2Img(
-                sd_model=shared.sd_model,
-                prompt=prompt,
-                **scenario.drawing(self.size),
-            )
-            try:
-                return processing.process_images(job).images[0]
-            finally:
-                job.close()
-                shared.state.end()
 
         def change_checkpoint(self):
             main_entry.checkpoint_change(other.name, save=False)
@@ -99,10 +82,10 @@ def main():
 
     sys.path.pop(0)
     from lora_loop.tests.core.models import make_checkpoint
+    from lora_loop.tests.hosts import placing
 
+    placing.make_folders(folder, repository)
     models = folder / "models"
-    for place in (models, folder / "loras", folder / "data"):
-        place.mkdir(exist_ok=True)
     first, other = models / "first.safetensors", models / "other.safetensors"
     if not first.exists():
         make_checkpoint.write_sd1_checkpoint(first)

@@ -1,6 +1,8 @@
 """What a real host must come through: trainings on its loaded model that end in every way."""
 
+import base64
 import hashlib
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -9,6 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastapi import FastAPI
+from modules import call_queue
+from modules.api import models as api_models
+from modules.api.api import Api
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,6 +28,7 @@ from ...extension.hosts.webui_common import AutomaticHost
 STEPS = 3
 PROMPT = "a cat"
 LORA_PROMPT = PROMPT + " <lora:{}:1>"
+BLOCKS = "NOFACE"
 DRAWING_STEPS = 3
 
 Found = dict[str, Any]
@@ -37,8 +44,6 @@ def drawing(size: int) -> Found:
         "cfg_scale": 7,
         "sampler_name": "DPM++ 2M",
         "scheduler": "Karras",
-        "do_not_save_samples": True,
-        "do_not_save_grid": True,
     }
 
 
@@ -52,9 +57,16 @@ class Subject(ABC):
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the host's loaded model, U-Net, VAE and text encoders."""
 
-    @abstractmethod
+    def __init__(self) -> None:
+        self._api = Api(FastAPI(), call_queue.queue_lock)
+
     def picture(self, prompt: str) -> Image.Image:
-        """One picture by the host, its queue taken as its own pages do; as `drawing` says."""
+        """One picture through the host's API, all of its scripts and ours at work."""
+        request = api_models.StableDiffusionTxt2ImgProcessingAPI(
+            prompt=prompt, **drawing(self.size)
+        )
+        answer = self._api.text2imgapi(request)
+        return Image.open(io.BytesIO(base64.b64decode(answer.images[0])))
 
     @abstractmethod
     def change_checkpoint(self) -> None:
@@ -138,13 +150,18 @@ class Scenarios:
         request = session.grid_request(recipe, name)
         with self._subject.host.borrow(recipe.base, recipe.memory) as base:
             network = session.open_network(base, self._file(name))
-            none, all_blocks = session.preview(base, network, request).cells[0]
+            none, whole, some = session.preview(base, network, request).cells[0]
         plain = self._subject.picture(PROMPT)
         with_lora = self._subject.picture(LORA_PROMPT.format(name))
+        tagged = self._subject.picture(PROMPT + f" <lora:{name}:1:lbw={BLOCKS}>")
+        again = self._subject.picture(LORA_PROMPT.format(name))
         return {
             "plain differs": distance(none, plain),
-            "with LoRA differs": distance(all_blocks, with_lora),
+            "with LoRA differs": distance(whole, with_lora),
             "LoRA changes": distance(plain, with_lora),
+            "with blocks differs": distance(some, tagged),
+            "blocks change": distance(tagged, with_lora),
+            "without blocks again differs": distance(again, with_lora),
         }
 
     def changed(self) -> Found:
@@ -213,7 +230,7 @@ class Scenarios:
             "training": {"max_steps": STEPS, "batch_size": 1},
             "preview": {
                 "prompts": [PROMPT],
-                "presets": ["NONE", "ALL"],
+                "presets": ["NONE", "ALL", BLOCKS],
                 "steps": DRAWING_STEPS,
                 "width": self._subject.size,
                 "height": self._subject.size,

@@ -32,10 +32,13 @@ def check_merged(report):
 
 
 def check_drawn(report):
-    """Our previews are the pictures that the host draws with the saved file, but for rounding."""
+    """Our previews are the host's pictures with the saved file and its tag, but for rounding."""
     assert report["plain differs"] <= 1
     assert report["with LoRA differs"] <= 1
+    assert report["with blocks differs"] <= 1
     assert report["LoRA changes"] > 8
+    assert report["blocks change"] > 8
+    assert report["without blocks again differs"] == 0
 
 
 def check_changed(report, name):

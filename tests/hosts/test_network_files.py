@@ -29,6 +29,14 @@ def test_the_webui_loads_and_merges_every_module(webui, network_files, tmp_path)
     assert versions == {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
     assert all(report["errors"] == {} for report in found.values())
     assert found["sdxl"]["alias"] == "all-of-sdxl"
+    # the host's own modules, in its own names, are what we would train these files on
+    known = {family: report["adopted"] for family, report in found.items()}
+    layers = {"sd1": 278 + 72, "sd2": 278 + 138, "sdxl": 788 + 72 + 192}
+    assert known == {
+        "sd1": ["sd1", "epsilon", layers["sd1"]],
+        "sd2": ["sd2", "v", layers["sd2"]],
+        "sdxl": ["sdxl", "epsilon", layers["sdxl"]],
+    }
 
 
 def test_comfyui_loads_and_merges_every_module(comfyui, network_files, tmp_path):

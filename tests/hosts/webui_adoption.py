@@ -33,7 +33,7 @@ def start(webui, folder, checkpoint):
 
 def make_subject(scenario, other):
     """The host for the scenarios; `other` is the checkpoint to change to."""
-    from modules import call_queue, processing, sd_models, shared
+    from modules import call_queue, sd_models, shared
 
     from lora_loop.extension.hosts.webui import WebUI
 
@@ -42,20 +42,6 @@ def make_subject(scenario, other):
 
         def tensors(self):
             return dict(shared.sd_model.state_dict(keep_vars=True))
-
-        def picture(self, prompt):
-            with call_queue.queue_lock:
-                shared.state.begin(job="picture")
-                job = processing.StableDiffusionProcessingTxt2Img(
-                    sd_model=shared.sd_model,
-                    prompt=prompt,
-                    **scenario.drawing(self.size),
-                )
-                try:
-                    return processing.process_images(job).images[0]
-                finally:
-                    job.close()
-                    shared.state.end()
 
         def change_checkpoint(self):
             with call_queue.queue_lock:
@@ -112,11 +98,10 @@ def main():
     import conftest  # noqa: F401  makes the repository importable as lora_loop
 
     sys.path.pop(0)
-    from lora_loop.tests.hosts import thin_checkpoint
+    from lora_loop.tests.hosts import placing, thin_checkpoint
 
+    placing.make_folders(folder, repository)
     models = folder / "models"
-    for place in (models, folder / "loras", folder / "data"):
-        place.mkdir(exist_ok=True)
     first = thin_checkpoint.write_thin(webui, models / "first.safetensors", seed=0)
     other = thin_checkpoint.write_thin(webui, models / "other.safetensors", seed=1)
     start(webui, folder, first)

@@ -73,6 +73,37 @@ def build(webui, family):
     return model.requires_grad_(False)
 
 
+def adopted(model, family):
+    """What the core makes of this model: family, prediction and the layers that it can train.
+
+    One number stands for all of a weight, in tensors of the true shapes and without their memory.
+    """
+    import dataclasses
+    from types import SimpleNamespace
+
+    import torch
+
+    from lora_loop.core import session
+    from lora_loop.core.adapters.targets import find_targets
+    from lora_loop.core.config import BaseConfig, MemoryConfig
+    from lora_loop.extension.hosts.webui import WebUILoan
+
+    model.sd_model_hash, model.lowvram = "", False
+    model.sd_checkpoint_info = SimpleNamespace(
+        name_for_extra=family, metadata={}, filename=f"{family}.safetensors", sha256=None
+    )
+    live = WebUILoan(model).live()
+    weights = {
+        name: torch.full((1,), 0.01).expand(tensor.shape) if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    live = dataclasses.replace(live, parts={"checkpoint": weights})
+    base = BaseConfig(checkpoint=f"{family}.safetensors")
+    with session.adopt(live, base, MemoryConfig(precision="fp32"), torch.device("cpu")) as lent:
+        parts = {"unet": lent.unet, **lent.text_encoders}
+        return [lent.family.key, lent.prediction, len(find_targets(parts))]
+
+
 def parts_of(module):
     """The suffixes of a layer's names in the extension, with the places of their weights."""
     import torch
@@ -130,6 +161,7 @@ def check(networks, webui, family, path, files):
     import network
 
     model = build(webui, family)
+    known = adopted(model, family)
     networks.assign_network_names_to_compvis_modules(model)
     heard = Unmatched()
     root = logging.getLogger()
@@ -156,6 +188,7 @@ def check(networks, webui, family, path, files):
     root.setLevel(level)
     networks.loaded_networks.clear()
     return {
+        "adopted": known,
         "modules": len(loaded.modules),
         "unmatched": heard.said,
         "errors": dict(networks.extra_network_lora.errors),
