@@ -112,6 +112,7 @@ def one_side(which: str, host: str, folder: Path, steps: int, side: int) -> dict
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    importlib.import_module("utils.extra_config")  # before nodes, which put another `utils` first
     import nodes
 
     loop = asyncio.new_event_loop()

@@ -6,22 +6,35 @@ from typing import Any
 
 from ..core.config import PreviewConfig
 from ..core.errors import ConfigError
-from ..core.session import BlockWeights, Strength, graphwork
+from ..core.session import AXES as AXIS_WORDS
+from ..core.session import (
+    Axis,
+    BlockWeights,
+    DrawSettings,
+    GridRequest,
+    Prompt,
+    Strength,
+    graphwork,
+)
 from . import door
-from .block_drawing import CellMemory, Study, draw_columns
-from .block_sheet import block_sheet
+from .block_drawing import CellMemory, Study, TablePainter
 from .dataset_nodes import CATEGORY, image_tensor
 from .inputs import SEED_LIMIT, Inputs, lines_of
 from .protocol import Graph, Sampling
 from .showing import shown_images
 from .train_node import checked_graph
-from .values import LORA, Lora
+from .values import AXES, LORA, Axes, Lora
 
 _SIDES = {"min": 0, "max": 2048, "step": 8, "default": 0}
 _OWN_SIDE = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 _WEIGHTS_HELP = (
     "A preset (NOFACE, INS, ...), a vector of 17 or 26 values (SDXL: 12 or 20), or ranges as in "
     "IN04-IN08=0.5, OUT03=0."
+)
+_AXIS_HELP = "What changes along this axis."
+_ENTRIES_HELP = (
+    "Entries: numbers, seeds and blocks between commas; weights by lines or |; prompts and LoRA "
+    "files by lines."
 )
 _STRENGTH = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.05}
 
@@ -104,6 +117,9 @@ class BlockWeightPreview:
                 "width": ("INT", {**_SIDES, "tooltip": "Pixels; 0 is the model's own size."}),
                 "height": ("INT", {**_SIDES, "tooltip": "Pixels; 0 is the model's own size."}),
             },
+            "optional": {
+                "axes": (AXES, {"tooltip": "From GridAxes: any axes in place of the presets."})
+            },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
@@ -119,6 +135,7 @@ class BlockWeightPreview:
         chosen: str,
         strength_model: float,
         strength_clip: float,
+        axes: Axes | None = None,
         unique_id: str | None = None,
         **sampling: Any,
     ) -> dict[str, Any]:
@@ -130,20 +147,31 @@ class BlockWeightPreview:
             graph=graph,
             lora=lora,
             sampling=sampling_of(family, **sampling),
-            prompts=prompt_rows(prompts, negative_prompt, lora),
             strength_model=strength_model,
             strength_clip=strength_clip,
         )
-        picked = BlockWeights.parse(chosen, family, seed=study.sampling.seed)
-        columns = columns_of(presets, picked, family, study.sampling.seed)
+        seed = study.sampling.seed
+        picked = BlockWeights.parse(chosen, family, seed=seed)
+        rows = prompt_rows(prompts, negative_prompt, lora)
+        if axes is None:
+            request = GridRequest(
+                prompts=rows,
+                presets=tuple(columns_of(presets, picked, family, seed)),
+                settings=DrawSettings(seed=seed),
+            )
+        else:
+            request = axes.request(rows[0], picked, seed)
+        table = request.table(family)
         progress = host.progress(unique_id)
-        base = BlockWeights.parse("NONE", family)  # differences are measured from it
-        pictures = draw_columns(host, study, [base, *columns], self._memory, progress.bar)
-        sheet = block_sheet(study, columns, pictures)
+        painter = TablePainter(host, study, self._memory)
+        painter.paint(table, progress.bar)
+        title = f"Block weights of {lora.name}"
+        sheet = graphwork.table_sheet(table, painter.picture, title, study.facts())
         vector = picked.text()
         progress.bar(1, 1, sheet)
         progress.send("blocks", {"family": family, "vector": vector, "blocks": dict(picked.ratios)})
-        patched = study.patched(host, picked)
+        strength = Strength(unet=strength_model, text_encoder=strength_clip, block_weights=picked)
+        patched = host.patched(graph, lora.tensors, strength.of)
         return {
             "ui": {
                 "images": shown_images(host, [sheet], "blocks"),
@@ -217,12 +245,12 @@ def sampling_of(
     )
 
 
-def prompt_rows(prompts: str, negative: str, lora: Lora) -> tuple[tuple[str, str], ...]:
+def prompt_rows(prompts: str, negative: str, lora: Lora) -> tuple[Prompt, ...]:
     """A row for each line; without one, the LoRA's trigger. ConfigError where there is neither."""
     lines = lines_of(prompts) or ([lora.trigger] if lora.trigger else [])
     if not lines:
         raise ConfigError("prompts is empty; write one on each line, such as the trigger word")
-    return tuple((line, negative) for line in lines)
+    return tuple(Prompt(line, negative) for line in lines)
 
 
 def columns_of(presets: str, picked: BlockWeights, family: str, seed: int) -> list[BlockWeights]:
@@ -235,3 +263,51 @@ def columns_of(presets: str, picked: BlockWeights, family: str, seed: int) -> li
 
 def _text(default: str, tooltip: str) -> tuple[str, dict[str, Any]]:
     return "STRING", {"default": default, "multiline": True, "tooltip": tooltip}
+
+
+class GridAxes:
+    """Three axes for BlockWeightPreview."""
+
+    RETURN_TYPES = (AXES,)
+    RETURN_NAMES = ("axes",)
+    FUNCTION = "gather"
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Axes for BlockWeightPreview: x goes across, y down, z from page to page. What no axis "
+        "changes is as the preview's own widgets say."
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+        """ComfyUI's declaration of the widgets."""
+        kinds = list(AXIS_WORDS)
+        required: Inputs = {}
+        for axis, kind in (("x", "blocks"), ("y", "values"), ("z", "none")):
+            required[f"{axis}_axis"] = (kinds, {"default": kind, "tooltip": _AXIS_HELP})
+            default = {"blocks": "IN04-IN08, M00, OUT03-OUT05", "values": "0, 0.5, 1"}
+            required[axis] = _text(default.get(kind, ""), _ENTRIES_HELP)
+        required["value"] = (
+            "FLOAT",
+            {**_STRENGTH, "default": 0.0, "tooltip": "Of a blocks axis without a values axis."},
+        )
+        required["compare"] = (
+            "BOOLEAN",
+            {"default": True, "tooltip": "Also show how far each cell is from the base model."},
+        )
+        return {"required": required}
+
+    def gather(
+        self,
+        x_axis: Any,
+        x: str,
+        y_axis: Any,
+        y: str,
+        z_axis: Any,
+        z: str,
+        value: float,
+        compare: bool,
+    ) -> tuple[Axes]:
+        """Read the entries. Raises ConfigError for an axis without any."""
+        texts = {"x": (x_axis, x), "y": (y_axis, y), "z": (z_axis, z)}
+        read = {name: Axis.of(kind, text) for name, (kind, text) in texts.items()}
+        return (Axes(**read, value=value, compare=compare),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.config import Text
-from .block_nodes import ApplyBlockWeights, BlockWeightPreview
+from .block_nodes import ApplyBlockWeights, BlockWeightPreview, GridAxes
 from .caption_nodes import CaptionDataset, CaptionerOptions
 from .dataset_nodes import LoadDataset, PrepareDataset
 from .lora_nodes import BakeLoRA, LoadLoRAForTest, SaveLoRA
@@ -20,6 +20,7 @@ _NODES: tuple[tuple[type, Text], ...] = (
     (TrainLoRA, Text("Train LoRA", "训练 LoRA")),
     (SaveLoRA, Text("Save LoRA", "保存 LoRA")),
     (BlockWeightPreview, Text("Block Weight Preview", "分层权重预览")),
+    (GridAxes, Text("Grid Axes", "网格坐标轴")),
     (LoadLoRAForTest, Text("Load LoRA for Test", "加载待测 LoRA")),
     (ApplyBlockWeights, Text("Apply Block Weights", "应用分层权重")),
     (BakeLoRA, Text("Bake LoRA", "固化 LoRA")),

@@ -115,7 +115,7 @@ class Display:
 
     def report(self, lora: Lora, *, patches: int, source: Source) -> str:
         """What was trained on what, where it lies, and what is worth knowing of it."""
-        lines = [f"LoRA {lora.name}: {len(lora.keys())} layers, in {lora.path}"]
+        lines = [f"LoRA {lora.name}: {len(lora.layers())} layers, in {lora.path}"]
         if source.checkpoint:
             lines.append(f"base model: {source.checkpoint}")
         if patches:

@@ -10,10 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from ..core.config import DatasetConfig
+from ..core.session import Axis, BlockWeights, DrawSettings, Prompt, XYZRequest
 
 DATASET = "LORALOOP_DATASET"
 OPTIONS = "LORALOOP_OPTIONS"
 LORA = "LORALOOP_LORA"
+AXES = "LORALOOP_AXES"
 
 Values = Mapping[str, Mapping[str, Any]]
 """{section: {setting: value}} of a recipe, as far as somebody has set them."""
@@ -56,6 +58,30 @@ class Lora:
     metadata: Mapping[str, str] = field(default_factory=dict)
     trigger: str = ""
 
-    def keys(self) -> list[str]:
+    def layers(self) -> list[str]:
         """The adapted layers, without the suffixes of their tensors."""
         return sorted({name.partition(".")[0] for name in self.tensors})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axes:
+    """What changes along the axes of a grid. value: of blocks where no axis gives values."""
+
+    x: Axis
+    y: Axis
+    z: Axis
+    value: float = 0.0
+    compare: bool = True
+
+    def request(self, prompt: Prompt, weights: BlockWeights, seed: int) -> XYZRequest:
+        """The grid; prompt, weights and seed hold where no axis changes them."""
+        return XYZRequest(
+            x=self.x,
+            y=self.y,
+            z=self.z,
+            prompt=prompt,
+            weights=weights,
+            value=self.value,
+            settings=DrawSettings(seed=seed),
+            compare=self.compare,
+        )

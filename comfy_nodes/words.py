@@ -23,6 +23,9 @@ DESCRIPTIONS = {
         "把 LoRA 在不同分层权重下的画面并排绘出，与 KSampler 所绘相同，无需保存或重新加载。输"
         "出的 MODEL 与 CLIP 带有选定的权重。"
     ),
+    "GridAxes": (
+        "分层权重预览的坐标轴：x 横向，y 纵向，z 逐页。没有坐标轴改变的，按预览节点自身的控件。"
+    ),
     "LoadLoRAForTest": "打开任意工具的 LoRA 文件，供分层预览、分析与固化使用。",
     "ApplyBlockWeights": "带分层权重的 LoraLoader，用于内存中的 LoRA。",
     "AnalyzeBlocks": "测量 LoRA 每一层改变了多少，画成图表。",
@@ -70,6 +73,15 @@ LABELS = {
     "recipe": Text("recipe", "配方"),
     "training": Text("training", "训练"),
     "samples": Text("samples", "样本数"),
+    "axes": Text("axes", "坐标轴"),
+    "x_axis": Text("x axis", "X 轴"),
+    "x": Text("x", "X 条目"),
+    "y_axis": Text("y axis", "Y 轴"),
+    "y": Text("y", "Y 条目"),
+    "z_axis": Text("z axis", "Z 轴"),
+    "z": Text("z", "Z 条目"),
+    "value": Text("value", "数值"),
+    "compare": Text("compare", "比较"),
     "language": Text("language", "语言"),
 }
 
@@ -107,6 +119,15 @@ HELP = {
     "training": "按 R 刷新列表。",
     "samples": "测量所用的图片数。",
     "language": "图表上文字的语言。",
+    "axes": "来自 GridAxes：以任意坐标轴代替预设。",
+    "x_axis": "沿此轴改变什么。",
+    "x": "条目：数值、种子、层以逗号分隔；权重按行或 | 分隔；提示词与 LoRA 文件按行。",
+    "y_axis": "沿此轴改变什么。",
+    "y": "条目，说明同 X。",
+    "z_axis": "沿此轴改变什么。",
+    "z": "条目，说明同 X。",
+    "value": "没有数值轴时，层轴所用的数值。",
+    "compare": "同时显示每格与底模的差异。",
 }
 
 OUTPUTS = {
@@ -123,5 +144,6 @@ OUTPUTS = {
     "metadata": "元数据",
     "options": "选项",
     "chart": "图表",
+    "axes": "坐标轴",
     "table": "表格",
 }

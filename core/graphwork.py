@@ -14,18 +14,20 @@ from .files.atomic import free_path
 from .files.network_file import WrittenFile, read_network, write_network
 from .models.base_model import BaseModel
 from .planner import Plan
-from .preview.host_sheet import comparison_sheet
+from .preview.cells import without_network
+from .preview.host_sheet import table_sheet
 from .train.saving import recipe_hash
 from .train.task import Task
 
 __all__ = [
     "block_orders",
-    "comparison_sheet",
     "copy_network",
     "free_path",
     "named",
     "preset_names",
+    "table_sheet",
     "training_key",
+    "without_network",
 ]
 
 

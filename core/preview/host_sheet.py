@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from PIL import Image
 
-from .difference import difference
+from .cells import without_network
+from .difference import Difference, difference
 from .legend import say
 from .sheet import Sheet, draw_sheet
+from .table import Cell, Table
+
+PictureOf = Callable[[Cell], Image.Image]
 
 
-def comparison_sheet(
-    *,
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[tuple[str, str]],
-    cells: Sequence[Sequence[Image.Image]],
-    references: Sequence[Image.Image],
-    footer: str,
-) -> Image.Image:
-    """Lay out pictures of one size by row and column, and below each how far it is from its row's
-    reference.
+def table_sheet(table: Table, picture_of: PictureOf, title: str, footer: str) -> Image.Image:
+    """Lay out a table's pictures, all of one size, and below each how far it is from the base's.
 
-    rows: a title and a note each.
+    picture_of: gives a cell's picture; where the table compares, the base model's for
+    `without_network(cell)` as well.
     """
-    differences = [
-        [difference(reference, cell) for cell in line]
-        for reference, line in zip(references, cells, strict=True)
+
+    def compared(cell: Cell) -> Difference | None:
+        if not table.compare:
+            return None
+        return difference(picture_of(without_network(cell)), picture_of(cell))
+
+    language = table.language
+    pages = [
+        (
+            [[picture_of(cell) for cell in row] for row in rows],
+            [[compared(cell) for cell in row] for row in rows],
+        )
+        for rows in table.cells
     ]
     sheet = Sheet(
         title=title,
-        columns=tuple((column, "") for column in columns),
-        rows=tuple(rows),
+        columns=table.columns,
+        rows=table.rows,
+        pages=table.pages,
         footer=footer,
-        picture_size=references[0].size,
-        compares=say("difference", "en"),
-        scale=(say("scale", "en"), say("full", "en")),
+        picture_size=pages[0][0][0][0].size,
+        compares=say("difference", language) if table.compare else "",
+        scale=(say("scale", language), say("full", language)),
     )
-    return draw_sheet(sheet, [(cells, differences)])
+    return draw_sheet(sheet, pages)

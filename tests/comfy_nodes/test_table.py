@@ -13,6 +13,7 @@ IDS = {
     "LoraLoopTrainLoRA",
     "LoraLoopSaveLoRA",
     "LoraLoopBlockWeightPreview",
+    "LoraLoopGridAxes",
     "LoraLoopLoadLoRAForTest",
     "LoraLoopApplyBlockWeights",
     "LoraLoopBakeLoRA",

@@ -113,7 +113,7 @@ class Runner:
                 found[key] = spec[0][0]
         return found
 
-    def node(self, name, **inputs):
+    def node(self, name, /, **inputs):
         return {"class_type": name, "inputs": {**self.defaults(name), **inputs}}
 
 
@@ -195,6 +195,7 @@ def main(host, repository, found, folder):
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    importlib.import_module("utils.extra_config")  # before nodes, which put another `utils` first
     import nodes
 
     loop = asyncio.new_event_loop()
@@ -307,7 +308,7 @@ class Findings:
         )
         self.run("grid", {**graph, "7": preview})
         node = runner.executor.caches.objects.get("7")
-        cells = list(node._memory._cells.values())
+        cells = list(node._memory._pictures.values())
         self.facts["grid: cells"] = len(cells)
         shown = [as_levels(cell) for cell in cells]
         self.facts["grid: NONE as KSampler"] = same(shown[0], self.before)
