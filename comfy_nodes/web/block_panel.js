@@ -1,7 +1,7 @@
 // Sliders for each block on BlockWeightPreview: they write the vector of `chosen`.
 import { addPanel, ask, element, listen, panel, said, setWidget, widgetOf } from "./parts.js";
 
-const HEIGHT = 230;
+const HEIGHT = 260;
 const FAMILIES = { sd1: "SD 1.x", sd2: "SD 2.x", sdxl: "SDXL" };
 
 export function addBlockPanel(node, { app, api }) {

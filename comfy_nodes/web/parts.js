@@ -15,6 +15,7 @@ const STYLE = `
 .ll-slider input { writing-mode: vertical-lr; direction: rtl; width: 14px; flex: 1; min-height: 70px;
   margin: 0; }
 .ll-slider output { font-variant-numeric: tabular-nums; }
+.ll-slider span { writing-mode: vertical-rl; }
 .ll-overlay { position: fixed; inset: 0; z-index: 10000; background: rgba(0, 0, 0, 0.8);
   display: flex; gap: 16px; padding: 24px; box-sizing: border-box; }
 .ll-overlay .ll-scroll { overflow: auto; flex: 1; background: #f6f5f2; color: #22252b;
