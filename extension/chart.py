@@ -9,7 +9,7 @@ from .words import Words
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 26
-RATE_HEIGHT, BETWEEN = 44, 16
+RATE_HEIGHT, BETWEEN = 40, 22
 _MOST_POINTS = 360  # more than the chart has room for is drawn as the range within each piece
 
 
@@ -73,7 +73,7 @@ def loss_chart(progress: Snapshot, say: Words, zoom: Zoom | None = None) -> str:
         _curve(upper, smooth, "lora-loop-smooth"),
         _curve(lower, rates, "lora-loop-rate"),
         *(_label(lower.x(step), HEIGHT - 8, f"{step:.0f}", "middle") for step in _steps(steps)),
-        _label(LEFT + 6, split + BETWEEN + 11, say("learning rate", "学习率"), "start"),
+        _label(WIDTH - RIGHT, split + BETWEEN - 4, say("learning rate", "学习率"), "end"),
     ]
     title = say("Loss over steps", "损失曲线")
     return (

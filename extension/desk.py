@@ -16,13 +16,13 @@ from ..core.config.output import check_name
 from ..core.errors import CheckpointError, ConfigError, DatasetError, FileError, TrainerError
 from ..core.session import BaseModel, Dataset, Plan, Start, workbench
 from .again import recipe_of
+from .fields import NO_FOLDER
 from .hosts.protocol import Host, Written
 from .jobs import OVER, Board, Controls, Job, Tools
 from .places import free_name, placed, require_allowed
 from .stopped import StoppedTrainings
 
 logger = logging.getLogger("lora_loop")
-NO_FOLDER = "?"  # stands for the folder that nobody has chosen yet
 _LAST = "last-recipe.json"
 _MOST_FILES = 200_000  # of a dataset's folders, when looking whether something has changed
 

@@ -8,6 +8,7 @@ from ..core.config import Recipe, Setting, describe, from_mapping, sections, to_
 from ..core.errors import ConfigError
 from .words import Words
 
+NO_FOLDER = "?"  # stands for the folder that nobody has chosen yet
 _EXACT_IN_BROWSERS = 2**53  # larger whole numbers lose digits there
 
 
@@ -96,6 +97,8 @@ def all_fields() -> tuple[Field, ...]:
 def to_widgets(recipe: Recipe, fields: Sequence[Field], say: Words) -> list[Any]:
     """What the widgets of these fields show for a recipe."""
     mapping = to_mapping(recipe)
+    if recipe.dataset.folder == NO_FOLDER:
+        mapping["dataset"]["folder"] = ""
     return [field.to_widget(mapping[field.section][field.setting.name], say) for field in fields]
 
 

@@ -20,6 +20,7 @@ from .widgets import Form, hidden_data
 from .words import Words
 
 _MOST_PICTURES = 12
+_LISTED = frozenset({"train", "caption"})  # jobs that users wait for and look back to
 
 
 class Tab:
@@ -108,7 +109,11 @@ class Tab:
         """Everything that moves; what the page has seen already is not sent again."""
         job = self._training()
         now = job.progress.snapshot() if job else None
-        others = [other for other in self._desk.board.jobs() if other.state in OVER | {"waiting"}]
+        others = [
+            other
+            for other in self._desk.board.jobs()
+            if other.kind in _LISTED and other.state in OVER | {"waiting"}
+        ]
         chart = (job.number, job.state, len(now.log), now.step, zoom) if job and now else (zoom,)
         pictures = now.pictures[-_MOST_PICTURES:] if now else ()
         queue = [(other.number, other.state) for other in others]

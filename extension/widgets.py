@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..core.config import Recipe, to_mapping
+from ..core.config import Recipe
 from .fields import Field, all_fields, from_widgets, to_widgets
 from .gradio_versions import make
 from .words import Words
@@ -42,15 +42,14 @@ class Form:
 
     def __init__(self, recipe: Recipe, say: Words, left_out: Iterable[str] = ()) -> None:
         self._say = say
-        self._values = to_mapping(recipe)
+        self._recipe = recipe
         self._all = {field.name: field for field in all_fields() if field.name not in left_out}
         self._widgets: dict[str, Any] = {}
 
     def add(self, name: str, **options: Any) -> Any:
         """Make the widget of the setting `name` here."""
         field = self._all[name]
-        value = self._values[field.section][field.setting.name]
-        shown = {"value": field.to_widget(value, self._say), **options}
+        shown = {"value": to_widgets(self._recipe, [field], self._say)[0], **options}
         self._widgets[name] = widget(field, self._say, **shown)
         return self._widgets[name]
 

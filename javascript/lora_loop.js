@@ -131,7 +131,7 @@
         addHelp();
         if (!awake) {
             awake = true;
-            for (const id of ["lora_loop_poll", "lora_loop_replan", "lora_loop_look", "lora_loop_list"]) press(id);
+            for (const id of ["lora_loop_poll", "lora_loop_wake", "lora_loop_look", "lora_loop_list"]) press(id);
         }
         const now = state();
         showButtons(now);

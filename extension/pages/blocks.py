@@ -151,13 +151,14 @@ class BlocksPage:
         for slider in sliders:
             listen(slider.input, self._from_sliders, sliders, [self._vector], quick=True)
             moved = listen(slider.release, self._from_sliders, sliders, [self._vector])
-            listen(moved.then, self._if_at_once(redraw), [self._at_once, *ask], shown)
+            named = listen(moved.then, self._tags, [self._vector], told)
+            listen(named.then, self._if_at_once(redraw), [self._at_once, *ask], shown)
         spread = answering(self._spread, 2 + len(sliders))
         for event in (self._preset.input, self._vector.submit):
             source = self._preset if event == self._preset.input else self._vector
             chosen = listen(event, spread, [source], [self._told, self._vector, *sliders])
-            chosen = listen(chosen.then, self._if_at_once(redraw), [self._at_once, *ask], shown)
-            listen(chosen.then, self._tags, [self._vector], told)
+            named = listen(chosen.then, self._tags, [self._vector], told)
+            listen(named.then, self._if_at_once(redraw), [self._at_once, *ask], shown)
         drawn = listen(self._redraw.click, redraw, ask, shown)
         listen(drawn.then, self._tags, [self._vector], told)
         listen(self._grid.click, answering(self._grid_drawn, 2), drawing, [self._told, self._sheet])

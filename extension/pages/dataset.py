@@ -8,7 +8,6 @@ import gradio as gr
 
 from ...core.errors import DatasetError
 from ...core.session import Dataset, workbench
-from ..desk import NO_FOLDER
 from ..gradio_versions import listen, make
 from ..live import findings, notice
 from .captions import CaptionEditor
@@ -25,9 +24,7 @@ class DatasetPage:
         self._desk, self._form, self._say = context.desk, context.form, context.say
         say = self._say
         with gr.Row():
-            folder = self._desk.first_recipe().dataset.folder
-            shown = "" if folder == NO_FOLDER else folder
-            self._form.add("dataset.folder", scale=4, value=shown)
+            self._form.add("dataset.folder", scale=4)
             with gr.Column(scale=1, min_width=180):
                 self._read_button = gr.Button(
                     say("Read the pictures", "读取图片"),

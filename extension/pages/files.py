@@ -25,7 +25,7 @@ _SHOWN = {
     "ss_network_dim": ("rank", "秩"),
     "ss_network_alpha": ("alpha", "alpha"),
     "ss_steps": ("steps", "步数"),
-    "ss_num_train_images": ("pictures", "图片数"),
+    "ss_num_train_images": ("pictures in an epoch, repeats included", "每轮图片数（含重复）"),
     "ss_unet_lr": ("U-Net learning rate", "U-Net 学习率"),
     "ss_text_encoder_lr": ("text encoder learning rate", "文本编码器学习率"),
     "ss_resolution": ("resolution", "分辨率"),
@@ -93,8 +93,9 @@ class FilesPage:
         """Bind the handlers, once every page has made its widgets."""
         widgets = self._form.widgets
         chosen = [self._file, self._other]
-        listen(self._refresh.click, self._listed, [], chosen)
         show = answering(self._shown, 1)
+        listed = listen(self._refresh.click, self._listed, [], chosen)
+        listen(listed.then, show, chosen, [self._facts])
         for source in chosen:
             listen(source.input, show, chosen, [self._facts])
         first = unseen_button("lora_loop_list")
@@ -117,7 +118,8 @@ class FilesPage:
             [self._file, self._weights, self._name],
             [self._told],
         )
-        listen(baked.then, self._listed, [], chosen)
+        listed = listen(baked.then, self._listed, [], chosen)
+        listen(listed.then, show, chosen, [self._facts])
 
     def _names(self) -> list[str]:
         """Files below the networks' folder, the newest first."""

@@ -130,6 +130,8 @@ class TrainPage:
         self.replan = unseen_button("lora_loop_replan")
         plan = ([self.seen, *widgets], [self.plan_html, self.seen])
         listen(self.replan.click, self._plan, *plan, quick=True)
+        woken = listen(unseen_button("lora_loop_wake").click, self._woken, [], widgets, quick=True)
+        listen(woken.then, self._plan, *plan, quick=True)
         chosen = listen(
             self.preset.input,
             answering(self._apply_preset, 1 + len(widgets)),
@@ -156,6 +158,10 @@ class TrainPage:
 
     def _read(self, shown: tuple[Any, ...]) -> Any:
         return self._form.read(shown, self._desk.fixed())
+
+    def _woken(self) -> list[Any]:
+        """A page that was loaded again shows the settings that were used last."""
+        return self._form.show(self._desk.first_recipe())
 
     def _plan(self, seen: str, *shown: Any) -> tuple[Any, Any]:
         """The plan, unless the form is as it was."""
