@@ -5,6 +5,7 @@ import base64
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -37,6 +38,7 @@ def host(ours, monkeypatch):
     class Own(common.AutomaticHost):
         title = "WebUI"
         lent = OwnLoan()
+        rests: ClassVar[list[bool]] = []  # whether LoRAs were out when the core looked again
 
         def loan(self):
             return self.lent
@@ -49,8 +51,9 @@ def host(ours, monkeypatch):
 
     @contextmanager
     def adopt(_live, _base, _memory, _device):
+        rested = SimpleNamespace(rested=lambda: Own.rests.append(not Own.lent.merged))
         with Own.lent.plain():
-            yield "base"
+            yield SimpleNamespace(loan=rested)
 
     monkeypatch.setattr(common, "adopt", adopt)
     return Own()
@@ -62,8 +65,7 @@ def borrow(host):
 
 def test_the_queue_is_held_and_loras_are_out_while_the_model_is_lent(host, modules):
     lock = modules.call_queue.queue_lock
-    with borrow(host) as base:
-        assert base == "base"
+    with borrow(host):
         assert lock.locked()
         assert not host.lent.merged
         assert modules.shared.state.job == "LoRA Loop"
@@ -73,6 +75,7 @@ def test_the_queue_is_held_and_loras_are_out_while_the_model_is_lent(host, modul
             assert modules.shared.state.job == ""
         assert lock.locked()
         assert not host.lent.merged
+        assert host.rests == [True]
     assert not lock.locked()
     assert host.lent.merged
     assert modules.shared.state.job == ""
