@@ -10,7 +10,7 @@ that LoRA files hold.
 
 import argparse
 import asyncio
-import importlib.util
+import importlib
 import itertools
 import json
 import shutil
@@ -20,19 +20,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RANK, RATE = 8, 1e-4
 
 
-def helper():
+def helper() -> Any:
     """What the tests on the real host drive it with."""
-    path = REPOSITORY / "tests/hosts/comfyui_nodes.py"
-    spec = importlib.util.spec_from_file_location("comfyui_nodes", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["comfyui_nodes"] = module
-    spec.loader.exec_module(module)
-    return module
+    sys.path.append(str(REPOSITORY / "tests" / "hosts"))
+    return importlib.import_module("comfyui_nodes")
 
 
 def square_pictures(folder: Path, side: int) -> None:
@@ -125,22 +122,35 @@ def one_side(which: str, host: str, folder: Path, steps: int, side: int) -> dict
     loader = {"1": runner.node("CheckpointLoaderSimple", ckpt_name="thin.safetensors")}
     runner.run({**loader, **tests.sampled(runner, ["1", 0], ["1", 1])})
     before = peak_bytes()
-    moments: list[float] = []
+    moments: list[Moment] = []
     listen(which, moments)
     graph = ours(runner, steps, side) if which == "ours" else native(runner, steps)
     began = time.monotonic()
     ended = runner.run({**loader, **graph})
     assert [name for name, _ in ended] == ["execution_success"], ended
-    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    pairs = list(itertools.pairwise(moments))
     return {
-        "step": statistics.median(gaps),
-        "first": moments[0] - began,
+        "step": statistics.median(later.wall - earlier.wall for earlier, later in pairs),
+        "cpu": statistics.median(later.cpu - earlier.cpu for earlier, later in pairs),
+        "first": moments[0].wall - began,
         "whole": time.monotonic() - began,
         "peak": peak_bytes() - before,
     }
 
 
-def listen(which: str, moments: list[float]) -> None:
+class Moment(NamedTuple):
+    """Seconds by the clock, and seconds that all threads of the process have worked."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> "Moment":
+        """This one."""
+        return cls(time.monotonic(), time.process_time())
+
+
+def listen(which: str, moments: list[Moment]) -> None:
     """Note the moment at which each step ends."""
     if which == "ours":
         trainer = next(m for name, m in sys.modules.items() if name.endswith(".core.train.trainer"))
@@ -148,7 +158,7 @@ def listen(which: str, moments: list[float]) -> None:
 
         def advance(self):
             loss = whole(self)
-            moments.append(time.monotonic())
+            moments.append(Moment.now())
             return loss
 
         trainer.Trainer.advance = advance
@@ -164,7 +174,7 @@ def listen(which: str, moments: list[float]) -> None:
         def __iter__(self):
             for step in range(self._steps):
                 yield step
-                moments.append(time.monotonic())
+                moments.append(Moment.now())
 
         def set_postfix(self, *_values, **_named):
             """Shown nowhere."""
@@ -174,7 +184,7 @@ def listen(which: str, moments: list[float]) -> None:
 
 def main() -> None:
     """Run both sides in turn and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Side by side with ComfyUI's own TrainLoraNode.")
     parser.add_argument("comfyui", type=Path)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
@@ -203,13 +213,16 @@ def main() -> None:
                 subprocess.run(command, check=True, capture_output=True)
                 found.append(json.loads((folder / "found.json").read_text(encoding="utf-8")))
     print(f"{options.steps} steps, {options.side} px, rank {RANK}, fp32, {options.rounds} rounds")
-    print("side    s/step   first step   whole graph   memory above the loaded model")
+    print("side    s/step   CPU s/step   first step   whole graph   memory above the loaded model")
     for side, found in rows.items():
-        step, first, whole, peak = (
+        step, cpu, first, whole, peak = (
             statistics.median(one[key] for one in found)
-            for key in ("step", "first", "whole", "peak")
+            for key in ("step", "cpu", "first", "whole", "peak")
         )
-        print(f"{side:<7} {step:6.3f} {first:10.1f} s {whole:11.1f} s {peak / 2**20:12.0f} MiB")
+        print(
+            f"{side:<7} {step:6.3f} {cpu:12.3f} {first:10.1f} s {whole:11.1f} s "
+            f"{peak / 2**20:12.0f} MiB"
+        )
 
 
 if __name__ == "__main__":

@@ -157,6 +157,15 @@ def training(runner, **changes):
     }
 
 
+def with_samples(runner, graph):
+    """A training that draws a picture after each step."""
+    samples = runner.node(
+        "LoraLoopSamplesOptions", prompts="momo", every=1, steps=1, width=SIDE, height=SIDE
+    )
+    train = {**graph["3"], "inputs": {**graph["3"]["inputs"], "options": ["8", 0]}}
+    return {**graph, "3": train, "8": samples}
+
+
 def checksum(loader):
     """A hash of every number of MODEL, CLIP and VAE as they are in memory, patches taken out."""
     import comfy.model_management
@@ -322,31 +331,15 @@ class Findings:
         """A changed seed or preset downstream, and samples on the way, do not train again."""
         runner = self.runner
         graph = {**self.loader, **training(runner)}
-        for name, options in {
-            "another seed": sampled(runner, ["3", 1], ["3", 2], seed=99),
-            "samples": {
-                "8": runner.node(
-                    "LoraLoopSamplesOptions",
-                    prompts="momo",
-                    every=1,
-                    steps=1,
-                    width=SIDE,
-                    height=SIDE,
-                ),
-            },
-        }.items():
+        seeded = {**graph, **sampled(runner, ["3", 1], ["3", 2], seed=99)}
+        for name, own in {"another seed": seeded, "samples": with_samples(runner, graph)}.items():
             runner.page.events.clear()
-            own = {**graph, **options}
-            if name == "samples":
-                own["3"] = {**own["3"], "inputs": {**own["3"]["inputs"], "options": ["8", 0]}}
             self.run(name, own)
             self.facts[f"{name}: trained"] = any(
                 data.get("losses") for event, data in runner.page.events if "train" in event
             )
-        live = training(runner, start="restart", max_steps=2)
-        live["3"]["inputs"]["options"] = ["8", 0]
-        runner.page.events.clear()
-        self.run("pictures on the way", {**self.loader, **graph, **options, **live})
+        short = {**self.loader, **training(runner, start="restart", max_steps=2)}
+        self.run("pictures on the way", with_samples(runner, short))
         pictures = sorted((own_folder()).glob("*-samples/*.png"))
         self.facts["pictures on the way: files"] = [path.name for path in pictures]
         self.compare_last_sample(pictures[-1])
@@ -359,10 +352,7 @@ class Findings:
 
         runner = self.runner
         graph = {**self.loader, **training(runner, start="restart", max_steps=2)}
-        graph["3"]["inputs"]["options"] = ["8", 0]
-        graph["8"] = runner.node(
-            "LoraLoopSamplesOptions", prompts="momo", every=1, steps=1, width=SIDE, height=SIDE
-        )
+        graph = with_samples(runner, graph)
         after = sampled(
             runner,
             ["3", 1],
