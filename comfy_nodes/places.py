@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..core.errors import DatasetError, FileError
@@ -15,14 +16,14 @@ def dataset_folder(host: Host, name: str) -> str:
     """The folder that a user named: relative to ComfyUI's input, or absolute below an allowed root.
 
     Raises DatasetError for a folder elsewhere: a ComfyUI that listens to a network must not read
-    whatever its visitors ask for.
+    whatever its visitors ask for. A link that lies there was put there by the owner, and counts.
     """
     if not name.strip():
         raise DatasetError(
             f"dataset.folder is empty; give a folder below {host.folder('input')}, such as my_set"
         )
-    folder = (host.folder("input") / name.strip()).resolve()
-    roots = [root.resolve() for root in host.dataset_roots()]
+    folder = _straight(host.folder("input") / name.strip())
+    roots = [_straight(root) for root in host.dataset_roots()]
     if not any(folder.is_relative_to(root) for root in roots):
         raise DatasetError(
             f"dataset.folder {folder} lies outside of the folders that ComfyUI may read datasets "
@@ -30,6 +31,11 @@ def dataset_folder(host: Host, name: str) -> str:
             "lora_loop_datasets to extra_model_paths.yaml and restart ComfyUI"
         )
     return str(folder)
+
+
+def _straight(path: Path) -> Path:
+    """An absolute path without "..", its links as they are."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve() would follow links
 
 
 def own_folder(host: Host) -> Path:
