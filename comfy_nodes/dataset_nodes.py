@@ -52,24 +52,20 @@ class LoadDataset:
                 },
             ),
         }
-        return {
-            "required": {**own, **setting_inputs(_PLACES)},
-            "hidden": {"unique_id": "UNIQUE_ID"},
-        }
+        return {"required": {**own, **setting_inputs(_PLACES)}}
 
     @classmethod
     def IS_CHANGED(cls, folder: str, **_settings: Any) -> str:  # noqa: N802 - ComfyUI's name
         """Changes with names, sizes and times of the folder's files, not with every queue."""
         return folder_state(Path(dataset_folder(door.host(), folder)))
 
-    def load(self, folder: str, unique_id: str | None = None, **settings: Any) -> dict[str, Any]:
+    def load(self, folder: str, **settings: Any) -> dict[str, Any]:
         """Read the folder. Raises DatasetError where there is nothing to train on."""
         host = door.host()
         values = values_of(_PLACES, settings).get("dataset", {})
         path = dataset_folder(host, folder)
         config = from_mapping(DatasetConfig, {**values, "folder": path}, "dataset")
         report = looked_at(host, config)
-        host.progress(unique_id).say(summary(report.text))
         images = shown_images(host, [report.sheet], "dataset")
         return {
             "ui": {"images": images, "lora_loop_report": [report.text]},
@@ -116,12 +112,6 @@ def looked_at(host: Host, config: DatasetConfig) -> Any:
         raise RuntimeError("the dataset was not read, and nobody had cancelled it")
     recipe = Recipe(dataset=config, training=TrainingConfig())
     return workbench.dataset_report(data, recipe, config.resolution or 512)
-
-
-def summary(report: str) -> str:
-    """The first lines of a report that hold numbers."""
-    lines = [line.strip() for line in report.splitlines()]
-    return "\n".join([line for line in lines if line][:2])
 
 
 def folder_state(folder: Path) -> str:

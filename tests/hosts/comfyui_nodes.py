@@ -212,8 +212,11 @@ def main(host, repository, found, folder):
     runner = Runner(loop)
     assert loop.run_until_complete(nodes.load_custom_node(repository)), "our nodes do not load"
     nodes.NODE_CLASS_MAPPINGS["Keep"] = Keep
-    facts = Findings(runner, said).gather()
-    Path(found).write_text(json.dumps(facts), encoding="utf-8")
+    findings = Findings(runner, said)
+    try:
+        findings.gather()
+    finally:
+        Path(found).write_text(json.dumps(findings.facts), encoding="utf-8")
 
 
 class Findings:
@@ -240,7 +243,6 @@ class Findings:
         self.caches()
         self.incoming_patches()
         self.broken()
-        return self.facts
 
     def run(self, name, graph):
         began = time.monotonic()
@@ -336,7 +338,8 @@ class Findings:
             runner.page.events.clear()
             self.run(name, own)
             self.facts[f"{name}: trained"] = any(
-                data.get("losses") for event, data in runner.page.events if "train" in event
+                event == "lora_loop.train" and bool(data.get("losses"))
+                for event, data in runner.page.events
             )
         short = {**self.loader, **training(runner, start="restart", max_steps=2)}
         self.run("pictures on the way", with_samples(runner, short))
