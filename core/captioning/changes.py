@@ -97,6 +97,7 @@ class CaptionReport:
     waiting: int = 0
     findings: tuple[Finding, ...] = ()
     dry_run: bool = False
+    undone: bool = False
 
     @property
     def stopped(self) -> bool:
@@ -105,7 +106,7 @@ class CaptionReport:
 
     def summary(self) -> str:
         """The counts as one line of text."""
-        verb = "would be written" if self.dry_run else "written"
+        verb = "would be written" if self.dry_run else "put back" if self.undone else "written"
         counts = {
             f"captions {verb}": len(self.changes),
             "kept": self.kept,

@@ -8,9 +8,9 @@ from ..config.caption import CaptionConfig
 from ..errors import CheckpointError
 from .blip import BlipCaptioner, BlipFiles
 from .download import USUAL, fetch
-from .folders import places
+from .folders import existing_path, places
 from .protocol import Captioner, CaptionerSource
-from .wd14 import TaggerFiles, WD14Tagger
+from .wd14 import TaggerFiles, WD14Tagger, require_runtime
 
 Files = BlipFiles | TaggerFiles
 FINDERS: dict[str, Callable[[Path], Sequence[Files]]] = {
@@ -51,8 +51,8 @@ def _installed(kind: str, folders: Sequence[Path]) -> list[tuple[str, Files]]:
 
 def _chosen(config: CaptionConfig, source: CaptionerSource) -> Files:
     kind, wanted = config.captioner, config.model.strip()
-    path = Path(wanted).expanduser()
-    if wanted and path.exists():
+    path = existing_path(wanted)
+    if path is not None:
         return _given(kind, path)
     installed = _installed(kind, source.folders)
     name = wanted.rpartition("/")[2].casefold()
@@ -88,6 +88,8 @@ def _downloaded(kind: str, repository: str, folder: Path) -> Files:
             f"caption.model is {repository!r}; to download it, give it as owner/name, such as "
             f"{USUAL[kind]}"
         )
+    if kind == "wd14":
+        require_runtime(repository)
     for patterns in download_plans(kind):
         found = FINDERS[kind](fetch(repository, patterns, folder))
         for files in found:

@@ -53,18 +53,13 @@ class TaggerFiles:
         Either one model under the names of its page, or files called NAME.onnx and NAME.csv.
         """
         found = []
-        tags, onnx, timm = folder / TAGS, folder / ONNX, folder / TIMM
-        if tags.is_file() and (onnx.is_file() or timm.is_file()):
-            has_timm = timm.is_file() and (folder / TIMM_CONFIG).is_file()
-            if onnx.is_file() or has_timm:
-                found.append(
-                    cls(
-                        folder.name,
-                        tags,
-                        onnx if onnx.is_file() else None,
-                        timm if has_timm else None,
-                    )
-                )
+        tags = folder / TAGS
+        onnx = folder / ONNX if (folder / ONNX).is_file() else None
+        timm = folder / TIMM if (folder / TIMM).is_file() else None
+        if not (folder / TIMM_CONFIG).is_file():
+            timm = None
+        if tags.is_file() and (onnx or timm):
+            found.append(cls(folder.name, tags, onnx, timm))
         for path in sorted(folder.glob("*.onnx")):
             beside = path.with_suffix(".csv")
             if beside.is_file():
@@ -183,14 +178,21 @@ def choose_runtime(files: TaggerFiles) -> Literal["onnx", "timm"]:
         return "onnx"
     if files.timm is not None and find_spec("timm") is not None:
         return "timm"
-    wanted = []
-    if files.onnx is not None:
-        wanted.append("onnxruntime")
-    if files.timm is not None:
-        wanted.append("timm")
-    raise CheckpointError(
-        f"the tagger {files.name} needs the Python package {' or '.join(wanted)}, which is not "
-        f"installed here: run pip install {wanted[0]} in this program's Python environment"
+    usable = {"onnxruntime": files.onnx, "timm": files.timm}
+    raise _missing(files.name, [package for package, file in usable.items() if file is not None])
+
+
+def require_runtime(name: str) -> None:
+    """Raise CheckpointError where no tagger can run here, before one is downloaded."""
+    packages = ["onnxruntime", "timm"]
+    if not any(find_spec(package) is not None for package in packages):
+        raise _missing(name, packages)
+
+
+def _missing(name: str, packages: list[str]) -> CheckpointError:
+    return CheckpointError(
+        f"the tagger {name} needs the Python package {' or '.join(packages)}, which is not "
+        f"installed here: run pip install {packages[0]} in this program's Python environment"
     )
 
 

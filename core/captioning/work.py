@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +32,9 @@ class _Ready:
     item: PictureCaption
     prepared: np.ndarray | None
     problem: str = ""
+
+
+Batches = Generator[list[_Ready], None, None]
 
 
 class CaptionWork:
@@ -62,12 +66,13 @@ class CaptionWork:
         on_event(PhaseStarted(name=PHASE, total=len(todo)))
         done = 0
         changes: list[CaptionChange] = []
-        for batch in self._batches(todo, stop):
-            new, unreadable = self._batch(batch)
-            changes += new
-            done += len(batch)
-            report = replace(report, unreadable=report.unreadable + unreadable)
-            on_event(PhaseProgress(name=PHASE, done=done, total=len(todo)))
+        with closing(self._batches(todo, stop)) as batches:
+            for batch in batches:
+                new, unreadable = self._batch(batch)
+                changes += new
+                done += len(batch)
+                report = replace(report, unreadable=report.unreadable + unreadable)
+                on_event(PhaseProgress(name=PHASE, done=done, total=len(todo)))
         unchanged = done - len(changes) - report.unreadable
         if done == len(todo):
             self._note_unused(len(todo))
@@ -105,7 +110,7 @@ class CaptionWork:
         )
         return todo, report
 
-    def _batches(self, todo: Sequence[PictureCaption], stop: StopFlag) -> Iterator[list[_Ready]]:
+    def _batches(self, todo: Sequence[PictureCaption], stop: StopFlag) -> Batches:
         """Batches ready for the captioner; the next one is read while this one is captioned."""
         size = self._config.batch_size
         parts = [todo[start : start + size] for start in range(0, len(todo), size)]

@@ -110,6 +110,7 @@ def undo(folder: Path, tools: FileTools) -> CaptionReport:
         unchanged=len(entries) - len(changes) - len(findings),
         kept=len(findings),
         findings=tuple(findings),
+        undone=True,
     )
 
 

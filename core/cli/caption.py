@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     """Caption; Ctrl+C stops after the batch and keeps what is written."""
     config = settings_of(options)
     if options.undo:
-        return _show(session.undo_captions(options.dataset), "put back")
+        return _show(session.undo_captions(options.dataset))
     if options.tags:
         return _list_tags(options.dataset, config)
     folders = options.models_folder or [Path(MODELS).expanduser()]
@@ -93,12 +93,12 @@ def run(options: argparse.Namespace) -> int:
     return _show(report)
 
 
-def _show(report: session.CaptionReport, verb: str | None = None) -> int:
+def _show(report: session.CaptionReport) -> int:
     if report.dry_run and report.changes:
         say(report.diff())
     for finding in report.findings:
         say_finding(finding)
-    say(report.summary() if verb is None else f"{len(report.changes)} captions {verb}")
+    say(report.summary())
     if report.stopped:
         say("Run the same command again to go on.")
         return STOPPED

@@ -229,7 +229,7 @@ def test_undo_puts_every_byte_back(folder):
     between = files(folder)
     rules = RulesConfig(replace=["1girl => woman"], suffix="z")
     session.caption(folder, CaptionConfig(captioner="none", rules=rules))
-    assert session.undo_captions(folder).summary() == "6 pictures: 6 captions written"
+    assert session.undo_captions(folder).summary() == "6 pictures: 6 captions put back"
     assert files(folder) == between
     session.undo_captions(folder)
     assert files(folder) == before

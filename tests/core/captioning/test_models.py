@@ -26,6 +26,8 @@ def models(tiny, tmp_path, monkeypatch):
     tiny.write_tags(root)
     (root / "selected_tags.csv").rename(root / "wd-three.csv")
     (root / "wd-three.onnx").write_bytes(b"3")
+    tiny.write_tags(root / "TaggerOnnx" / "wd-four")
+    (root / "TaggerOnnx" / "wd-four" / "model.onnx").write_bytes(b"6")
     (root / "halved").mkdir()
     (root / "halved" / "model.onnx").write_bytes(b"4")
     (root / "config.txt").write_text("x", encoding="utf-8")
@@ -39,13 +41,19 @@ def source(*folders):
 
 
 def test_models_are_found_by_name(models):
-    assert captioner_names("wd14", [models]) == ["wd-three", "wd-two", "wd-one"]
+    assert captioner_names("wd14", [models]) == ["wd-three", "wd-four", "wd-two", "wd-one"]
     assert captioner_names("blip", [models, models / "missing"]) == []
+
+
+def test_names_that_can_be_no_path(models):
+    for name in ("~nobody-of-that-name/x", "x" * 300):
+        with pytest.raises(CheckpointError, match="there is no such wd14 model"):
+            make_captioner(CaptionConfig(model=name), source(models))
 
 
 @pytest.mark.parametrize(
     ("model", "content"),
-    [("wd-one", "1"), ("Smiling/WD-Two", "2"), ("wd-three", "3"), ("", "3")],
+    [("wd-one", "1"), ("Smiling/WD-Two", "2"), ("wd-three", "3"), ("wd-four", "6"), ("", "3")],
 )
 def test_a_model_is_chosen_by_name_or_is_the_first(models, model, content):
     tagger = make_captioner(CaptionConfig(model=model), source(models))
@@ -61,7 +69,7 @@ def test_a_model_is_chosen_by_path(models):
 
 
 def test_what_is_missing_is_told(models):
-    with pytest.raises(CheckpointError, match=r"'other'.*found: wd-three, wd-two, wd-one"):
+    with pytest.raises(CheckpointError, match=r"'other'.*found: wd-three, wd-four, wd-two, wd-one"):
         make_captioner(CaptionConfig(model="other"), source(models))
 
 
@@ -94,6 +102,10 @@ def test_nothing_is_downloaded_unless_asked_for(models, tiny, tmp_path, monkeypa
     assert len(asked) == 1  # it is there now
     with pytest.raises(CheckpointError, match="owner/name"):
         make_captioner(CaptionConfig(model="other", download=True), source(empty))
+    monkeypatch.setattr("lora_loop.core.captioning.wd14.find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match="pip install onnxruntime"):
+        make_captioner(CaptionConfig(model="a/other", download=True), source(empty))
+    assert len(asked) == 1  # no half gigabyte for nothing
 
 
 def test_without_a_connection(tmp_path, monkeypatch):
