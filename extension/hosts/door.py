@@ -26,7 +26,7 @@ def open_door(host: "Host", desk: "Callable[[], Desk]") -> None:
         with gr.Blocks(analytics_enabled=False) as page:
             Tab(desk())
         for block in page.blocks.values():  # the host would put the first start's values back
-            block.do_not_save_to_config = True
+            vars(block)["do_not_save_to_config"] = True
         return [(page, TITLE, ELEMENT)]
 
     def routes(_page: Any, app: Any) -> None:
