@@ -119,10 +119,10 @@ def test_weights_stay_finite():
     ],
 )
 def test_time_grows_with_the_length_alone(text):
-    start = time.perf_counter()
+    start = time.process_time()
     spans = parse_emphasis(text * 50_000)
     # a product over the pieces of every bracket pair would take minutes
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert sum(len(span.text) for span in spans) <= len(text) * 50_000
 
 
