@@ -174,8 +174,8 @@ class AutomaticHost(ABC):
         if self._loan is None:
             return
         state = shared.state
+        state.job_count, state.job_no = 1, 0  # `begin` leaves none, also after a rest
         if isinstance(event, PhaseStarted):
-            state.job_count, state.job_no = 1, 0
             state.sampling_steps, state.sampling_step = event.total, 0
             state.textinfo = f"{JOB}: {event.name}"
         elif isinstance(event, PhaseProgress):

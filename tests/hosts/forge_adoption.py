@@ -1,6 +1,6 @@
 """Run by Forge's Python: trainings on the model that it has loaded.
 
-python forge_adoption.py FORGE REPOSITORY FOUND FOLDER
+python forge_adoption.py FORGE REPOSITORY FOUND FOLDER [SCENARIO ...]
 
 Forge takes the text encoder's and the VAE's shapes from configurations of its own, so that the
 checkpoint is of full size: two gigabytes in FOLDER.
@@ -77,6 +77,7 @@ def placeholder_first(subject):
 def main():
     """See the top."""
     forge, repository, found, folder = (Path(place).resolve() for place in sys.argv[1:5])
+    arguments = sys.argv[5:]
     sys.path.insert(0, str(repository / "tests"))
     import conftest  # noqa: F401  makes the repository importable as lora_loop
 
@@ -97,7 +98,7 @@ def main():
     subject = make_subject(scenario, other)
     placeholder = placeholder_first(subject)
     scenarios = scenario.Scenarios(subject, folder, first)
-    scenarios.run(SCENARIOS, found, {"placeholder": placeholder})
+    scenarios.run(arguments or SCENARIOS, found, {"placeholder": placeholder})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What a real host must come through: trainings on its loaded model that end in every way."""
 
 import base64
+import ctypes
+import gc
 import hashlib
 import io
 import json
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from fastapi import FastAPI
 from modules import call_queue
@@ -183,10 +186,12 @@ class Scenarios:
         """Do the work; what of the host's model and picture is different afterwards."""
         first = self._subject.picture(prompt)
         before, facts = self._digests(), facts_of(self._subject.tensors())
+        memory = resident()
         error = work()
         after = facts_of(self._subject.tensors())
         return {
             "error": error,
+            "memory grows": round(resident() / memory - 1, 4),
             "weights differ": not_equal(self._digests(), before),
             "facts differ": [name for name, own in after.items() if own != facts[name]],
             "picture differs": distance(self._subject.picture(prompt), first),
@@ -267,6 +272,13 @@ class Scenarios:
 def randn_like(tensor: Tensor, chance: torch.Generator) -> Tensor:
     """Numbers large enough to be seen."""
     return (0.3 * torch.randn(tensor.shape, generator=chance)).to(tensor.dtype)
+
+
+def resident() -> int:
+    """Bytes of this process in memory, once what is free has been given back."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return psutil.Process().memory_info().rss
 
 
 def digests(tensors: dict[str, Tensor]) -> dict[str, str]:

@@ -6,6 +6,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 UNCHANGED = {"weights differ": [], "facts differ": [], "picture differs": 0}
 ENDS = {"trained": "", "stopped": "", "failed": "MemoryError: out of memory", "rested": ""}
+MEMORY = 0.02  # of the host's own
 SAVED = ["-step00000001.safetensors", ".resume-state"]
 
 
@@ -15,6 +16,9 @@ def check_left_as_it_was(found):
         report = found[name]
         assert {key: report[key] for key in UNCHANGED} == UNCHANGED, name
         assert report["error"] == error
+    # the first one imports what trains; all later ones give back what they took
+    assert found["stopped"]["memory grows"] <= MEMORY
+    assert found["failed"]["memory grows"] <= MEMORY
 
 
 def check_rested(report):

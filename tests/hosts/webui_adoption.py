@@ -1,6 +1,6 @@
 """Run by the WebUI's Python: trainings on the model that it has loaded.
 
-python webui_adoption.py WEBUI REPOSITORY FOUND FOLDER
+python webui_adoption.py WEBUI REPOSITORY FOUND FOLDER [SCENARIO ...]
 """
 
 import sys
@@ -94,6 +94,7 @@ def make_scenarios(scenario, subject, folder, checkpoint):
 def main():
     """See the top."""
     webui, repository, found, folder = (Path(place).resolve() for place in sys.argv[1:5])
+    arguments = sys.argv[5:]
     sys.path.insert(0, str(repository / "tests"))
     import conftest  # noqa: F401  makes the repository importable as lora_loop
 
@@ -109,7 +110,7 @@ def main():
 
     subject = make_subject(scenario, other)
     scenarios = make_scenarios(scenario, subject, folder, first)
-    scenarios.run([*SCENARIOS, *LAST], found)
+    scenarios.run(arguments or [*SCENARIOS, *LAST], found)
 
 
 if __name__ == "__main__":

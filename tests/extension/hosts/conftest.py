@@ -17,12 +17,8 @@ class State(SimpleNamespace):
     """The host's `shared.state`."""
 
     def begin(self, job: str) -> None:
-        self.job, self.interrupted, self.skipped, self.stopping_generation = (
-            job,
-            False,
-            False,
-            False,
-        )
+        self.job, self.job_count = job, -1
+        self.interrupted = self.skipped = self.stopping_generation = False
 
     def end(self) -> None:
         self.job = ""

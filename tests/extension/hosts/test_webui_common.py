@@ -119,8 +119,10 @@ def test_the_hosts_progress_bar_moves_while_the_queue_is_held(host, modules):
     assert not hasattr(modules.shared.state, "sampling_step")
     with borrow(host):
         host.show(PhaseStarted(name="train", total=9))
-        assert modules.shared.state.job_count == 1
+        with host.rest():
+            pass
         host.show(STEP)
+        assert modules.shared.state.job_count == 1
         assert (modules.shared.state.sampling_step, modules.shared.state.sampling_steps) == (3, 9)
 
 
