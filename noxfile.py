@@ -1,4 +1,4 @@
-"""Run the core's tests with the packages that each host has, and with the newest.
+"""Run the core's and the tab's tests with the packages that each host has, and with the newest.
 
     nox -s a1111 forge       with these hosts' versions, which constraints/ holds
     nox -s current           with the newest tested versions, which constraints.txt holds
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent
 A1111_HAS = (
     *("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow"),
     *("accelerate", "huggingface-hub"),
+    *("gradio", "fastapi", "pydantic", "httpx"),
 )
 FORGE_HAS = (*A1111_HAS, "diffusers", "peft")
 
@@ -31,18 +32,19 @@ FORGE_HAS = (*A1111_HAS, "diffusers", "peft")
 # says what it misses.
 PYTHON = next((version for version in ("3.10", "3.11") if get_interpreter(version)), "3.10")
 
+TESTS = ("tests/core", "tests/extension")
 TEST_TOOLS = ("pytest", "scikit-image")  # of the extra `test`: those that the tests import
 
 
 @nox.session(python=PYTHON, tags=["hosts"])
 def a1111(session: nox.Session) -> None:
-    """The core's tests beside the packages of AUTOMATIC1111's WebUI 1.9.4."""
+    """The tests beside the packages of AUTOMATIC1111's WebUI 1.9.4, gradio 3.41.2 among them."""
     test_beside(session, A1111_HAS, ROOT / "constraints" / "a1111.txt")
 
 
 @nox.session(python=PYTHON, tags=["hosts"])
 def forge(session: nox.Session) -> None:
-    """The core's tests beside the packages of Forge f2.0.1."""
+    """The tests beside the packages of Forge f2.0.1, gradio 4.40.0 among them."""
     test_beside(session, FORGE_HAS, ROOT / "constraints" / "forge.txt")
 
 
@@ -70,7 +72,7 @@ def test_beside(session: nox.Session, host_has: tuple[str, ...], constraints: Pa
     if lost:
         session.error(f"what LoRA Loop needs has changed packages of the host: {', '.join(lost)}")
     session.run_install("python", "-m", "pip", "check")
-    session.run("python", "-m", "pytest", "-m", "not slow", *(session.posargs or ["tests/core"]))
+    session.run("python", "-m", "pytest", "-m", "not slow", *(session.posargs or TESTS))
 
 
 def torch_source(constraints: Path) -> list[str]:

@@ -60,20 +60,21 @@ class Easel:
     def redraw(self, weights: workbench.BlockWeights, preview: PreviewConfig) -> Job:
         """Put one redraw into the queue. Raises ConfigError for what can be seen beforehand."""
         live = self.live()
-        request = _request(live, preview)
-        return self._submit(
+        request = request_of(live, preview)
+        return self.submit(
             "redraw", live, lambda controls: self._drawn(live, weights, request, controls)
         )
 
     def grid(self, preview: PreviewConfig) -> Job:
         """Put a grid of the preview's presets and prompts into the queue, and into a file."""
         live = self.live()
-        request = _request(live, preview)
+        request = request_of(live, preview)
         for preset in preview.presets:
             self.weights(preset, preview.seed)
-        return self._submit("grid", live, lambda controls: self._grid(live, request, controls))
+        return self.submit("grid", live, lambda controls: self._grid(live, request, controls))
 
-    def _submit(self, kind: str, live: Live, work) -> Job:
+    def submit(self, kind: str, live: Live, work) -> Job:
+        """Put work with the network at hand into the queue. Raises ConfigError in a training."""
         busy = self._desk.board.current()
         if busy is not None and busy.kind == "train":
             raise ConfigError(
@@ -135,5 +136,6 @@ class Easel:
         return grid, path
 
 
-def _request(live: Live, preview: PreviewConfig) -> GridRequest:
+def request_of(live: Live, preview: PreviewConfig) -> GridRequest:
+    """What is drawn with a network, and how; of the preview's presets only a grid makes use."""
     return session.grid_request(replace(live.recipe, preview=preview), live.name)

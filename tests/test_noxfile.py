@@ -71,7 +71,7 @@ def test_additions_are_no_change(noxfile, tmp_path):
     assert {"diffusers>=0.31", "pytest>=8", "scikit-image>=0.22", "scipy>=1.9"} <= set(second)
     assert not [need for need in second if need.startswith(("nox", "ruff", "pyright"))]
     assert check[-1] == "check"
-    assert tests[-3:] == ("-m", "not slow", "tests/core")
+    assert tests[-4:] == ("-m", "not slow", "tests/core", "tests/extension")
     assert not session.warnings
 
 

@@ -140,6 +140,6 @@ def test_drawing_waits_for_no_training(desk, recipe, over):
     while desk.board.current() is None:
         gate.over.wait(0.01)
     with pytest.raises(ConfigError, match="is being trained"):
-        Easel(desk)._submit("redraw", desk.live, None)
+        Easel(desk).submit("redraw", desk.live, None)
     desk.board.stop(gate.number)
     over(gate)

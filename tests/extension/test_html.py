@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("gradio", reason="no gradio: install the extra `ui`")
+
 from lora_loop.core.events import Finding, PhaseStarted, Planned, StepDone
 from lora_loop.extension.chart import Zoom, loss_chart, smoothed
 from lora_loop.extension.jobs import Job

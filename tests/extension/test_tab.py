@@ -1,0 +1,89 @@
+"""The tab is built under whatever gradio is here: 3.41, 4.40 or the current one."""
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("gradio", reason="no gradio: install the extra `ui`")
+
+import gradio as gr
+
+from lora_loop.extension.fields import all_fields
+from lora_loop.extension.gradio_versions import UNCHANGED, known, update
+from lora_loop.extension.hosts.standalone import Choices, StandaloneHost
+from lora_loop.extension.tab import Tab
+
+
+def built(desk):
+    with gr.Blocks() as page:
+        tab = Tab(desk)
+    return tab, {block.elem_id: block for block in page.blocks.values() if block.elem_id}
+
+
+def labels(widgets):
+    return [getattr(widget, "label", None) or "" for widget in widgets.values()]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_setting_has_its_widget_in_the_users_language(host, desk, language):
+    desk.rebind(StandaloneHost(Choices(folders=host.folders(), language=language)))
+    _, widgets = built(desk)
+    for field in all_fields():
+        assert field.element in widgets, field.name
+    chinese = [label for label in labels(widgets) if any("\u4e00" <= c <= "\u9fff" for c in label)]
+    assert bool(chinese) == (language == "zh")
+
+
+def test_a_host_with_a_loaded_model_offers_no_checkpoint(host, desk, monkeypatch):
+    monkeypatch.setattr(host, "checkpoints", lambda: ())
+    _, widgets = built(desk)
+    assert "lora_loop_base_checkpoint" not in widgets
+    assert "lora_loop_base_clip_skip" in widgets
+
+
+def test_a_new_page_shows_what_was_used_last(desk, recipe):
+    desk.remember(replace(recipe, network=replace(recipe.network, rank=7)))
+    _, widgets = built(desk)
+    assert widgets["lora_loop_network_rank"].value == 7
+    assert widgets["lora_loop_dataset_folder"].value == recipe.dataset.folder
+
+
+def test_the_poll_sends_what_the_page_has_not_seen(desk, recipe, over):
+    tab, _ = built(desk)
+    strip, view, _, queue, *_, seen = tab._poll(None, "")
+    assert 'data-state="idle"' in strip
+    assert "lora-loop-empty" in view
+    assert queue == ""
+    again = tab._poll(seen, "")
+    assert again[1:4] == (UNCHANGED, UNCHANGED, UNCHANGED)
+    over(desk.board.submit("train", "momo", lambda controls: controls.note("hello")))
+    later = tab._poll(seen, "")
+    assert 'data-state="done"' in later[0]
+    assert "hello" in later[1]
+    assert "momo" in later[3]
+
+
+def test_presets_and_plans_through_the_handlers(desk, recipe):
+    tab, _ = built(desk)
+    train = tab._train
+    shown = train._form.show(recipe)
+    line, seen = train._plan("", *shown)
+    assert "<b>2</b> steps" in line
+    assert train._plan(seen, *shown) == (UNCHANGED, UNCHANGED)
+    told, *applied = train._apply_preset("Style", *shown)
+    assert "The look of" in told
+    styled = train._form.read(applied, {})
+    assert (styled.network.rank, styled.network.text_encoder) == (32, False)
+    assert styled.dataset == recipe.dataset
+    worse = train._form.show(replace(recipe, dataset=replace(recipe.dataset, folder="/no/such")))
+    line, _ = train._plan("", *worse)
+    assert "lora-loop-bad" in line
+    assert "/no/such" in line
+
+
+def test_options_that_a_version_does_not_know_are_left_out():
+    def make(label, *, scale=None):
+        return label, scale
+
+    assert known(make, label="x", colour="red") == {"label": "x"}
+    assert update(value=1)["__type__"] == "update"
