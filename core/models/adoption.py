@@ -135,10 +135,11 @@ def _give(part: Part, checkpoint: Checkpoint, placement: Placement) -> int:
             continue
         place = part.tensors[own]
         weight = place.read(checkpoint)
-        if not bool(torch.isfinite(sample(weight, _LOOKED_AT).float()).all()):
+        if not bool(torch.isfinite(sample(weight, _LOOKED_AT).to(placement.dtype)).all()):
             raise CheckpointError(
-                f"{checkpoint.path}: weight {place.name!r} of its {part.title} is not finite; the "
-                "model is damaged: load another one in the host"
+                f"{checkpoint.path}: weight {place.name!r} of its {part.title} is not finite as "
+                f"{placement.dtype}; the model is damaged: load another one in the host, or set "
+                "memory.precision to fp32 or bf16"
             )
         shaped = weight if weight.shape == tensor.shape else weight.reshape(tensor.shape)
         lent = _lend(shaped, placement)
