@@ -142,6 +142,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     host = make_host(names_of(arguments.model, shapes), dtype)
     size = sum(p.numel() * p.element_size() for p in host.parameters())
     rounds = [adopt_once(session, host) for _ in range(arguments.rounds)]
+    sys.stderr.write(f"{rounds}\n")  # the file's part takes long, and as much of the disk
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         path = Path(folder) / "model.safetensors"
         write_host(host, path)

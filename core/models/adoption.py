@@ -39,7 +39,7 @@ from .live import LiveFacts, LiveModel
 from .receipt import Receipt, unchanged
 from .samples import alias, fingerprint, sample
 
-_LOOKED_AT = 1 << 16  # bytes of each weight that must be finite numbers
+_LOOKED_AT = 1 << 14  # bytes of each weight that must be finite numbers
 
 Choose = Callable[[torch.dtype], torch.dtype]
 """From the dtype of the host's U-Net to the one that the run computes in."""
