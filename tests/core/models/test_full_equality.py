@@ -52,7 +52,8 @@ OPEN_CLIP: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "sd2": (
         "cond_stage_model.model.",
         CLIPTextModel,
-        {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+        # diffusers' conversion, too, leaves the last of 24 layers out
+        {"hidden_size": 1024, "num_hidden_layers": 23, "num_attention_heads": 16},
     ),
     "sdxl": (
         "conditioner.embedders.1.model.",
@@ -201,8 +202,8 @@ def test_text(case, capsys, clip_skip):
         theirs = open_clip(case)
         told = theirs(padded(ids), output_hidden_states=True)
         norm = getattr(theirs, "text_model", theirs).final_layer_norm
-        state = told.hidden_states[-2]
-        contexts.append(norm(state) if case.family == "sd2" else state)
+        states = told.hidden_states
+        contexts.append(norm(states[-1]) if case.family == "sd2" else states[-2])
         pooled = told.text_embeds if case.family == "sdxl" else None
     parts = [part for part in case.outline.networks if part.startswith("text")]
     found = encode_captions(
