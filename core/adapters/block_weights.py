@@ -7,15 +7,17 @@ by name; a block that it does not name gets 0, a layer in no block keeps 1.
 import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 from ..errors import ConfigError
 from ..events import Finding
 from ..randomness import generator
-from .blocks import LENGTHS, ORDERS, in_order
+from .blocks import BASE, LENGTHS, ORDERS, block_of, every_block, in_order, select_blocks
+from .elements import ElementRule, ratio_of, read_rules
 from .presets import PRESETS, preset_names
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -30,10 +32,14 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class BlockWeights:
-    """A ratio for each named block; equal when the ratios are, whatever the label."""
+    """A ratio for each named block; equal when the ratios are, whatever the label.
+
+    elements: ratios for kinds of layers, which override those of their blocks.
+    """
 
     ratios: tuple[tuple[str, float], ...]
     label: str = field(default="", compare=False)
+    elements: tuple[ElementRule, ...] = ()
 
     @classmethod
     def parse(
@@ -43,28 +49,60 @@ class BlockWeights:
         *,
         x: float = 1.0,
         seed: int | None = None,
+        presets: Mapping[str, str] | None = None,
     ) -> "BlockWeights":
         """Read what a user gave: a preset's name, a vector, or ranges of blocks.
 
         "NOFACE", "1,0.5,R,..." (17 or 26 values for SD1, 12 or 20 for SDXL; a leading "NAME:" is
         the label), "IN04-IN08=0.5, OUT03=0", "NOT OUT03-OUT05=1", "ALL=1, M00=0" (from left to
         right, the last one counts; blocks that are not mentioned are 0), or a sequence of numbers.
-        x stands in for X; R and U are drawn from seed. ConfigError says which value is wrong.
+        After a semicolon stand rules for elements: "NOFACE; OUT03-OUT05:attn2:0.5".
+        x stands in for X; R and U are drawn from seed. presets: the user's own, name -> text; they
+        come before the built-in ones. ConfigError says which value is wrong.
         """
         if isinstance(given, BlockWeights):
             return given
         values = _Values(x, seed)
-        if isinstance(given, str):
-            return _parse_text(given.translate(_FULL_WIDTH).strip(), family, values)
-        return _vector([str(value) for value in given], family, values, "")
+        if not isinstance(given, str):
+            return _vector([str(value) for value in given], family, values, "")
+        text, semicolon, rules = given.translate(_FULL_WIDTH).strip().partition(";")
+        own = presets or {}
+        if text.strip() in own:
+            named = cls.parse(own[text.strip()], family, x=x, seed=seed)
+            found = replace(named, label=text.strip())
+        else:
+            found = _parse_text(text.strip(), family, values, own)
+        return found.with_elements(rules, family, x=x, seed=seed) if semicolon else found
+
+    def with_elements(
+        self, rules: str, family: str = "sd1", *, x: float = 1.0, seed: int | None = None
+    ) -> "BlockWeights":
+        """Return these weights with further rules for elements, as `read_rules` reads them."""
+        values = _Values(x, seed)
+
+        def number(text: str, where: str) -> float:
+            return values.read(text, where, 0)
+
+        read = read_rules(rules.translate(_FULL_WIDTH), every_block(family), number)
+        label = f"{self.label}; {rules.strip()}" if self.label else ""
+        return replace(self, elements=(*self.elements, *read), label=label)
 
     def ratio(self, block: str | None) -> float:
         """Return the block's ratio: 0 for a block that is not named, 1 for a layer in no block."""
         return 1.0 if block is None else dict(self.ratios).get(block, 0.0)
 
-    def effective(self, blocks: Iterable[str]) -> tuple[float, ...]:
-        """Return the ratios of these blocks; two weights of equal ratios draw equal pictures."""
-        return tuple(self.ratio(block) for block in blocks)
+    def ratio_of(self, path: str) -> float:
+        """Return the ratio of a layer, by path or kohya key: its block's, or its element's."""
+        own = self.ratio(block_of(path))
+        return ratio_of(self.elements, path, own) if self.elements else own
+
+    def effective(self, blocks: Iterable[str]) -> tuple[Any, ...]:
+        """Return what these blocks get; two weights that agree there draw equal pictures."""
+        return (*(self.ratio(block) for block in blocks), *self.elements)
+
+    def text_state(self) -> tuple[Any, ...]:
+        """Return what the text encoder gets: weights that agree there encode texts alike."""
+        return self.effective((BASE,))
 
     def turned_off(self, blocks: Iterable[str]) -> tuple[str, ...]:
         """Return those of a network's blocks that are off only because they are not named."""
@@ -84,7 +122,8 @@ class BlockWeights:
 
     def text(self) -> str:
         """Return the values as they are written in a vector, in the order of the blocks."""
-        return ",".join(f"{value:g}" for _, value in self.ratios)
+        vector = ",".join(f"{value:g}" for _, value in self.ratios)
+        return ";".join((vector, ",".join(r.text() for r in self.elements))).rstrip(";")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +169,11 @@ def preset(name: str, family: str = "sd1") -> BlockWeights:
         raise ConfigError(f"block weights: {_no_preset(name, family)}")
     values = PRESETS[name]
     named = dict(zip(ORDERS[len(values)], values, strict=True))
-    return BlockWeights(tuple((b, named[b]) for b in _every(family) if b in named), name)
+    return BlockWeights(tuple((b, named[b]) for b in every_block(family) if b in named), name)
 
 
-def _no_preset(name: str, family: str) -> str:
-    names = preset_names(family)
+def _no_preset(name: str, family: str, own: Iterable[str] = ()) -> str:
+    names = (*own, *preset_names(family))
     if name in PRESETS:
         return f"preset {name} is not defined for {family}: no such blocks are agreed on there"
     folded = [known for known in names if known.casefold() == name.casefold()]
@@ -146,11 +185,7 @@ def _no_preset(name: str, family: str) -> str:
     )
 
 
-def _every(family: str) -> tuple[str, ...]:
-    return ORDERS[LENGTHS[family][-1]]
-
-
-def _parse_text(text: str, family: str, values: _Values) -> BlockWeights:
+def _parse_text(text: str, family: str, values: _Values, own: Iterable[str]) -> BlockWeights:
     if not text:
         raise ConfigError("block weights are empty; give a preset's name, a vector or blocks")
     if text in PRESETS:
@@ -161,7 +196,7 @@ def _parse_text(text: str, family: str, values: _Values) -> BlockWeights:
         return _assignments(body, family, values, label)
     parts = body.split(",")
     if len(parts) == 1 and not labelled and not _NUMBER.fullmatch(text):
-        raise ConfigError(f"block weights: {_no_preset(text, family)}")
+        raise ConfigError(f"block weights: {_no_preset(text, family, own)}")
     return _vector(parts, family, values, label)
 
 
@@ -196,7 +231,7 @@ def _wrong_length(count: int, family: str) -> str:
 
 
 def _assignments(text: str, family: str, values: _Values, label: str) -> BlockWeights:
-    ratios = dict.fromkeys(_every(family), 0.0)
+    ratios = dict.fromkeys(every_block(family), 0.0)
     for position, part in enumerate(text.split(","), 1):
         blocks, equals, value = part.partition("=")
         if not equals or not blocks.strip():
@@ -205,31 +240,6 @@ def _assignments(text: str, family: str, values: _Values, label: str) -> BlockWe
                 "as in IN04-IN08=0.5"
             )
         ratio = values.read(value, f"block weights: {blocks.strip()}", position)
-        ratios.update(dict.fromkeys(_select(blocks.split(), family), ratio))
+        chosen = select_blocks(blocks.split(), every_block(family))
+        ratios.update(dict.fromkeys(chosen, ratio))
     return BlockWeights(tuple(ratios.items()), label or text.strip())
-
-
-def _select(words: Sequence[str], family: str) -> list[str]:
-    """Return the blocks of `[NOT] A B-C ...`."""
-    every = _every(family)
-    inverted = words[0].upper() == "NOT" and len(words) > 1
-    chosen = {block for word in words[inverted:] for block in _range(word.upper(), every)}
-    return [block for block in every if (block in chosen) != inverted]
-
-
-def _range(word: str, every: tuple[str, ...]) -> tuple[str, ...]:
-    if word == "ALL":
-        return every
-    first, dash, last = word.partition("-")
-    ends = [first, last] if dash else [first, first]
-    for end in ends:
-        if end not in every:
-            near = difflib.get_close_matches(end, every, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(
-                f"block weights: there is no block {end!r}; {hint}The blocks are {', '.join(every)}"
-            )
-    start, stop = map(every.index, ends)
-    if start > stop:
-        raise ConfigError(f"block weights: {word} runs backwards; write {last}-{first}")
-    return every[start : stop + 1]

@@ -1,7 +1,10 @@
 """The blocks of a U-Net as block weights know them, and which block a layer lies in."""
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from ..errors import ConfigError
 
 BASE = "BASE"
 """The text encoder, or all of them."""
@@ -52,6 +55,36 @@ def block_of(name: str) -> str | None:
 def in_order(blocks: Iterable[str]) -> tuple[str, ...]:
     """Return the distinct blocks in the order of a full vector."""
     return tuple(sorted(set(blocks), key=_EVERY.index))
+
+
+def every_block(family: str) -> tuple[str, ...]:
+    """Return all blocks of a family's models, in order."""
+    return ORDERS[LENGTHS[family][-1]]
+
+
+def select_blocks(words: Sequence[str], every: Sequence[str]) -> list[str]:
+    """Return the blocks of `[NOT] A B-C ...` in the order of `every`; ConfigError names a slip."""
+    inverted = words[0].upper() == "NOT" and len(words) > 1
+    chosen = {block for word in words[inverted:] for block in _range(word.upper(), every)}
+    return [block for block in every if (block in chosen) != inverted]
+
+
+def _range(word: str, every: Sequence[str]) -> Sequence[str]:
+    if word == "ALL":
+        return every
+    first, dash, last = word.partition("-")
+    ends = [first, last] if dash else [first, first]
+    for end in ends:
+        if end not in every:
+            near = difflib.get_close_matches(end, every, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(
+                f"block weights: there is no block {end!r}; {hint}The blocks are {', '.join(every)}"
+            )
+    start, stop = map(every.index, ends)
+    if start > stop:
+        raise ConfigError(f"block weights: {word} runs backwards; write {last}-{first}")
+    return every[start : stop + 1]
 
 
 def _unet_block(part: re.Match[str]) -> str | None:

@@ -12,26 +12,12 @@ from ..config import NetworkConfig
 from ..errors import ConfigError
 from ..randomness import generator
 from .block_weights import BlockWeights
-from .blocks import BASE, block_of, in_order
 from .factors import FlatFactors, LayerFactors
+from .live import LiveNetwork, blocks_of
 from .lora import AdapterWeights, LoRALayer, LoRAWeights, check_fit, init_lora, weight_of, wrap
 from .merged import Bank, MergedBank, can_merge
+from .strength import Strength
 from .targets import UNET, Parts, Slot, find_slots, is_between_transformers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Strength:
-    """The user's factors at use: one for each part of the base model, and one for each block."""
-
-    unet: float = 1.0
-    text_encoder: float = 1.0
-    block_weights: BlockWeights | None = None
-
-    def of(self, path: str) -> float:
-        """Return one adapter's strength, by path or kohya key: its part's times its block's."""
-        block = block_of(path)
-        part = self.text_encoder if block == BASE else self.unet
-        return part if self.block_weights is None else part * self.block_weights.ratio(block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +31,7 @@ class _Adapter:
         return AdapterWeights(self.factors.down.detach(), self.factors.up.detach(), self.alpha)
 
 
-class Network:
+class Network(LiveNetwork):
     """Adapters by path ("unet.<path>", "text_encoder.<path>"), fp32 factors that are trained.
 
     The factors live here; a base model only borrows them while the network is attached, and is
@@ -54,6 +40,7 @@ class Network:
     """
 
     def __init__(self, adapters: Mapping[str, AdapterWeights]):
+        super().__init__()
         if not adapters:
             raise ConfigError("the network has no adapter: the base model has no layer for it")
         self._factors = _lay_flat({path: a.lora for path, a in adapters.items()})
@@ -63,7 +50,6 @@ class Network:
         self._gradients: dict[str, list[Bank]] = {}
         self._layers: dict[str, LoRALayer] = {}
         self._borrowed: list[Slot] = []
-        self._strength = Strength()
 
     @classmethod
     def create(
@@ -102,11 +88,6 @@ class Network:
     def paths(self) -> tuple[str, ...]:
         """The adapted layers."""
         return tuple(self._adapters)
-
-    @property
-    def strength(self) -> Strength:
-        """The strengths that are set."""
-        return self._strength
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return every factor as "<path>.down" and "<path>.up", in a fixed order."""
@@ -148,11 +129,6 @@ class Network:
         for merged in self._merged():
             merged.renew()
 
-    def blocks(self) -> tuple[str, ...]:
-        """Return the blocks that hold adapters, in the order of a block-weight vector."""
-        found = (block_of(path) for path in self._adapters)
-        return in_order(block for block in found if block is not None)
-
     def attach(self, parts: Parts) -> None:
         """Put the adapters of the given parts into a base model; nothing happens on an error.
 
@@ -169,7 +145,7 @@ class Network:
             base, weights = slots[path].layer, adapter.weights()
             _check_fit(path, base, weights)
             factors = LoRAWeights(*adapter.factors)
-            layers[path] = wrap(base, factors, weights.scale, self._strength.of(path))
+            layers[path] = wrap(base, factors, weights.scale, self.acting(path))
         self._layers = layers
         try:
             self._merge_small_layers()
@@ -185,16 +161,12 @@ class Network:
         while self._borrowed:
             slot = self._borrowed.pop()
             setattr(slot.parent, slot.name, slot.layer)
-        self._layers, self._banks = {}, {}
+        self._layers, self._banks, self._step = {}, {}, 0
 
-    @contextmanager
-    def attached(self, parts: Parts) -> Iterator[None]:
-        """Attach for the length of a with block."""
-        self.attach(parts)
-        try:
-            yield
-        finally:
-            self.detach()
+    def is_attached_to(self, parts: Parts) -> bool:
+        """Whether the network is attached to this base model."""
+        own = {id(layer) for layer in self._layers.values()}
+        return any(id(module) in own for part in parts.values() for module in part.modules())
 
     def _merge_small_layers(self) -> None:
         """Give small layers of one shape a common place for their updated weights."""
@@ -208,7 +180,7 @@ class Network:
                 self._banks.setdefault(part, {})[bank.paths] = merged
                 for index, layer in enumerate(layers):
                     layer.place = merged, index
-        self._apply(self._strength)
+        self._show(self._strength)
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -257,35 +229,10 @@ class Network:
         for banks in self._banks.values():
             yield from banks.values()
 
-    def set_strength(
-        self,
-        unet: float = 1.0,
-        text_encoder: float = 1.0,
-        block_weights: BlockWeights | None = None,
-    ) -> None:
-        """Set how strongly the adapters act from the next call on."""
-        strength = Strength(unet=unet, text_encoder=text_encoder, block_weights=block_weights)
-        self._apply(strength)
-
-    @contextmanager
-    def with_block_weights(
-        self,
-        block_weights: BlockWeights | None,
-        unet: float = 1.0,
-        text_encoder: float = 1.0,
-    ) -> Iterator[None]:
-        """Set the strengths for the length of a with block, and the former ones after it."""
-        former = self._strength
-        self.set_strength(unet, text_encoder, block_weights)
-        try:
-            yield
-        finally:
-            self._apply(former)
-
-    def _apply(self, strength: Strength) -> None:
-        self._strength = strength
+    def _show(self, former: Strength) -> None:
+        del former
         for path, layer in self._layers.items():
-            layer.strength = strength.of(path)
+            layer.strength = self.acting(path)
         for banks in self._banks.values():
             for paths, merged in banks.items():
                 layers = (self._layers[path] for path in paths)
@@ -344,7 +291,7 @@ def fold(weights: Mapping[str, AdapterWeights], strength: Strength) -> dict[str,
     }
     if not baked:
         chosen = strength.block_weights
-        found = in_order(block for block in map(block_of, weights) if block is not None)
+        found = blocks_of(weights)
         raise ConfigError(
             f"nothing is left to bake: {chosen.label if chosen else 'strength 0'} turns off every "
             f"block that this network has ({', '.join(found)}). Choose weights that leave at least "

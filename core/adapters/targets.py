@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from .lora import LoRALayer, weight_of
 
 UNET = "unet"
+_KINDS = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
 
 _TRANSFORMER = r"(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+"
 _INSIDE = r"transformer_blocks\.\d+\.(?:attn[12]\.(?:to_[qkv]|to_out\.0)|ff\.net\.(?:0\.proj|2))"
@@ -68,6 +69,22 @@ def find_slots(parts: Parts) -> dict[str, Slot]:
     for path, slot in slots.items():
         _check(path, slot.layer)
     return slots
+
+
+def find_layers(parts: Parts) -> dict[str, nn.Module]:
+    """Return every layer that some algorithm changes, keyed as `find_targets` does.
+
+    Linear layers, convolutions and norms. ConfigError where a layer carries a trained network.
+    """
+    layers = {}
+    for part, root in parts.items():
+        for name, module in root.named_modules():
+            if isinstance(module, LoRALayer):
+                _check(f"{part}.{name}", module)
+            if isinstance(module, _KINDS):
+                path = name if part == UNET else f"text_model.{name.removeprefix('text_model.')}"
+                layers[f"{part}.{path}"] = module
+    return layers
 
 
 def _unet_paths(unet: nn.Module) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,123 @@
+"""What every network can do on a base model, whether it is trained or was read from a file."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from .block_weights import BlockWeights
+from .blocks import block_of, in_order
+from .strength import Strength
+from .targets import UNET, Parts
+
+
+class LiveNetwork:
+    """A network that can be attached to a base model and used with any strengths.
+
+    What depends on how it is attached is its subclasses': `attach`, `detach`, `is_attached_to` and
+    `_show`, which makes the strengths that are set act.
+    """
+
+    def __init__(self) -> None:
+        self._strength = Strength()
+        self._step = 0
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The adapted layers."""
+        raise NotImplementedError
+
+    @property
+    def strength(self) -> Strength:
+        """The strengths that are set."""
+        return self._strength
+
+    def blocks(self) -> tuple[str, ...]:
+        """Return the blocks that hold adapters, in the order of a block-weight vector."""
+        return blocks_of(self.paths)
+
+    def use(self, strength: Strength) -> None:
+        """Set how strongly the adapters act from the next call on."""
+        former, self._strength = self._strength, strength
+        self._show(former)
+
+    def set_strength(
+        self,
+        unet: float = 1.0,
+        text_encoder: float = 1.0,
+        block_weights: BlockWeights | None = None,
+    ) -> None:
+        """Set strengths by their numbers; see `use`."""
+        self.use(Strength(unet=unet, text_encoder=text_encoder, block_weights=block_weights))
+
+    @contextmanager
+    def using(self, strength: Strength) -> Iterator[None]:
+        """Set the strengths for the length of a with block, and the former ones after it."""
+        former = self._strength
+        self.use(strength)
+        try:
+            yield
+        finally:
+            self.use(former)
+
+    @contextmanager
+    def with_block_weights(
+        self,
+        block_weights: BlockWeights | None,
+        unet: float = 1.0,
+        text_encoder: float = 1.0,
+    ) -> Iterator[None]:
+        """Set strengths by their numbers for the length of a with block; see `using`."""
+        chosen = Strength(unet=unet, text_encoder=text_encoder, block_weights=block_weights)
+        with self.using(chosen):
+            yield
+
+    def at_step(self, step: int) -> None:
+        """Take note that the sampling step `step` begins, counted from 1; 0 is none of them.
+
+        A network with a window (`Strength`) acts on the U-Net in its steps alone, and outside of a
+        sampling in any case; the text is encoded before the first step.
+        """
+        former, self._step = self._step, step
+        window = self._strength.window
+        if window is not None and window.acts_at(former) != window.acts_at(step):
+            self._show(self._strength)
+
+    def acting(self, path: str) -> float:
+        """Return the strength with which the adapter of a path acts in the present step."""
+        window = self._strength.window
+        if window is not None and path.startswith(f"{UNET}.") and not window.acts_at(self._step):
+            return 0.0
+        return self._strength.of(path)
+
+    def attach(self, parts: Parts) -> None:
+        """Let a base model's layers be adapted until `detach`.
+
+        ConfigError where a layer is missing, does not fit or is adapted already; the base is then
+        as it was.
+        """
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Leave the base model as it was; without effect where nothing is attached."""
+        raise NotImplementedError
+
+    def is_attached_to(self, parts: Parts) -> bool:
+        """Whether the network is attached to this base model."""
+        raise NotImplementedError
+
+    @contextmanager
+    def attached(self, parts: Parts) -> Iterator[None]:
+        """Attach for the length of a with block."""
+        self.attach(parts)
+        try:
+            yield
+        finally:
+            self.detach()
+
+    def _show(self, former: Strength) -> None:
+        """Make the strengths act; `former` is those before, or the same where the step changed."""
+        raise NotImplementedError
+
+
+def blocks_of(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the blocks that layers, by path or key, lie in, in the order of a vector."""
+    return in_order(block for block in map(block_of, paths) if block is not None)

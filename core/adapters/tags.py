@@ -1,0 +1,213 @@
+"""The prompt's tags, `<lora:NAME:...>`, as the WebUI, lora-block-weight and others write them."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import ConfigError
+from .block_weights import BlockWeights
+from .inspire import inspire_vector
+from .strength import Strength, Window
+
+_TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>")
+_NAMES = {"te", "unet", "dyn", "lbw", "w", "lbwe", "x", "start", "stop", "step"}
+Dialect = Literal["lbw", "positional", "inspire"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """What one tag says.
+
+    rank: of DyLoRA, cut from the front; 0 is all of it. weights, elements: as written; empty where
+    the tag names none. window: the sampling steps in which it acts.
+    """
+
+    name: str
+    text_encoder: float = 1.0
+    unet: float = 1.0
+    rank: int = 0
+    weights: str = ""
+    elements: str = ""
+    x: float = 1.0
+    window: Window | None = None
+
+    def strength(
+        self,
+        family: str = "sd1",
+        *,
+        seed: int | None = None,
+        presets: Mapping[str, str] | None = None,
+        elements: Mapping[str, str] | None = None,
+    ) -> Strength:
+        """Return what the tag asks for. presets, elements: the user's own, name -> text."""
+        chosen = None
+        if self.weights or self.elements:
+            chosen = BlockWeights.parse(
+                self.weights or "ALL", family, x=self.x, seed=seed, presets=presets
+            )
+        if chosen is not None and self.elements:
+            rules = (elements or {}).get(self.elements, self.elements)
+            if ":" not in rules:
+                known = ", ".join(elements or {}) or "none"
+                raise ConfigError(
+                    f"lbwe={self.elements}: there is no such entry for elements; there are {known}"
+                )
+            chosen = chosen.with_elements(rules, family, x=self.x, seed=seed)
+        return Strength(
+            unet=self.unet,
+            text_encoder=self.text_encoder,
+            block_weights=chosen,
+            window=self.window,
+        )
+
+
+def read_tags(prompt: str) -> tuple[str, tuple[Tag, ...]]:
+    """Return a prompt without its tags, and the tags. ConfigError says which tag is wrong."""
+    tags = tuple(read_tag(found[0]) for found in _TAG.finditer(prompt))
+    return re.sub(r"\s{2,}", " ", _TAG.sub("", prompt)).strip(), tags
+
+
+def read_tag(text: str) -> Tag:
+    """Read `<lora:NAME:TE:UNET:lbw=...:lbwe=...:x=:start=:stop=:step=a-b>`, parts in any order.
+
+    One number is both the text encoder's and the U-Net's. The forms without names are read too:
+    numbers are TE, UNET and DyLoRA's rank, then block weights, then elements.
+    """
+    tag = _TAG.fullmatch(text.strip())
+    if tag is None:
+        raise ConfigError(f"{text!r} is no tag; write <lora:NAME:1> or <lora:NAME:1:lbw=NOFACE>")
+    name, *parts = (part.strip() for part in _split(tag[1]))
+    if not name:
+        raise ConfigError(f"{text} names no network; write <lora:NAME:1>")
+    named: dict[str, str] = {}
+    loose: list[str] = []
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if equals and key.strip() in _NAMES:
+            named[key.strip()] = value.strip()
+        elif equals and not part.startswith(("R", "U", "X")) and key.strip().isidentifier():
+            known = ", ".join(f"{key}=" for key in sorted(_NAMES))
+            raise ConfigError(f"{text}: there is no {key.strip()}=; a tag has {known}")
+        else:
+            loose.append(part)
+    return _tag(text, name, named, loose)
+
+
+def write_tag(
+    tag: Tag, dialect: Dialect = "lbw", family: str = "sd1", positions: tuple[str, ...] = ()
+) -> str:
+    """Write a tag for use elsewhere. ConfigError where the dialect can't say it.
+
+    "lbw": parts with names, for lora-block-weight and for us. "positional": the old form, which
+    the WebUI's own loader refuses since its version 1.5. "inspire": for the Inspire pack, whose
+    vector has a value for each block that the file has (positions, of `positions_of`).
+    """
+    te, unet = _short(tag.text_encoder), _short(tag.unet)
+    if dialect == "inspire":
+        return _inspire_tag(tag, family, positions)
+    if dialect == "positional":
+        if tag.elements or tag.window or tag.x != 1:
+            raise ConfigError(
+                f"{tag.name}: the form without names has no place for elements, x or steps; "
+                "use lbw= instead"
+            )
+        parts = [te, unet, str(tag.rank), tag.weights] if tag.weights or tag.rank else [te, unet]
+        return f"<lora:{tag.name}:{':'.join(part for part in parts if part)}>"
+    parts = [te] if te == unet else [te, unet]
+    if tag.rank:
+        parts.append(f"dyn={tag.rank}")
+    if tag.weights:
+        parts.append(f"lbw={tag.weights}")
+    if tag.elements:
+        parts.append(f"lbwe={tag.elements}")
+    if tag.x != 1:
+        parts.append(f"x={_short(tag.x)}")
+    if tag.window:
+        start, stop = tag.window.start, tag.window.stop
+        parts.append(f"step={start}-{stop}" if stop else f"start={start}")
+    return f"<lora:{tag.name}:{':'.join(parts)}>"
+
+
+def _inspire_tag(tag: Tag, family: str, positions: tuple[str, ...]) -> str:
+    strength = tag.strength(family)
+    if tag.window or strength.block_weights is None:
+        raise ConfigError(f"{tag.name}: the Inspire pack's tag has block weights and no steps")
+    vector = inspire_vector(strength.block_weights, positions)
+    return f"<lora:{tag.name}:{_short(tag.unet)}:{_short(tag.text_encoder)}:LBW={vector};>"
+
+
+def _split(inside: str) -> list[str]:
+    """The parts between colons; those of written-out rules for elements stay together."""
+    head, marker, rest = inside.partition("lbwe=")
+    parts = head.rstrip(":").split(":") if marker else inside.split(":")
+    if not marker:
+        return parts
+    end = re.search(r":(?=(?:te|unet|dyn|lbw|w|x|start|stop|step)=)", rest)
+    own, after = (rest[: end.start()], rest[end.end() :]) if end else (rest, "")
+    return [*parts, f"lbwe={own}", *(after.split(":") if after else [])]
+
+
+def _tag(text: str, name: str, named: Mapping[str, str], loose: list[str]) -> Tag:
+    numbers: list[float] = []
+    words: list[str] = []
+    for part in loose:
+        if not words and len(numbers) < 3 and _is_number(part):
+            numbers.append(float(part))
+        else:
+            words.append(part)
+    if len(words) > 2:
+        raise ConfigError(f"{text}: {words[2]!r} has no meaning there")
+    word = dict(zip(("weights", "elements"), words, strict=False))
+    te = _number(text, "te", named) if "te" in named else (numbers[0] if numbers else None)
+    unet = _number(text, "unet", named) if "unet" in named else None
+    if unet is None and len(numbers) > 1:
+        unet = numbers[1]
+    both = next((value for value in (te, unet) if value is not None), 1.0)
+    rank = _number(text, "dyn", named) if "dyn" in named else (numbers[2:] or [0])[0]
+    if rank != int(rank) or rank < 0:
+        raise ConfigError(f"{text}: the rank is {rank:g}; it must be a whole number, 0 for all")
+    return Tag(
+        name=name,
+        text_encoder=both if te is None else te,
+        unet=both if unet is None else unet,
+        rank=int(rank),
+        weights=named.get("lbw", named.get("w", word.get("weights", ""))),
+        elements=named.get("lbwe", word.get("elements", "")),
+        x=_number(text, "x", named) if "x" in named else 1.0,
+        window=_window(text, named),
+    )
+
+
+def _window(text: str, named: Mapping[str, str]) -> Window | None:
+    start, stop = named.get("start"), named.get("stop")
+    if "step" in named:
+        start, dash, stop = named["step"].partition("-")
+        if not dash:
+            raise ConfigError(f"{text}: step={named['step']} is not of the form step=a-b")
+    if start is None and stop is None:
+        return None
+    for word in (start, stop):
+        if word is not None and not word.strip().isdecimal():
+            raise ConfigError(f"{text}: step {word!r} is no whole number")
+    return Window(int(start or 0), int(stop) if stop is not None else None)
+
+
+def _is_number(part: str) -> bool:
+    try:
+        float(part)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(text: str, key: str, named: Mapping[str, str]) -> float:
+    part = named[key]
+    if not _is_number(part) or not math.isfinite(float(part)):
+        raise ConfigError(f"{text}: {key}={part} is no number")
+    return float(part)
+
+
+def _short(value: float) -> str:
+    return f"{value:g}"
