@@ -66,6 +66,21 @@ def write_network(
     what was read back is not what was to be written.
     """
     tensors = file_tensors(modules, precision)
+    return write_tensors(
+        path, tensors, metadata, modules=len(modules), overwrite=overwrite, check=check
+    )
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    modules: int,
+    overwrite: bool = False,
+    check: Callable[[Path], None] | None = None,
+) -> WrittenFile:
+    """Write the tensors of a network file by their full keys as `write_network` does."""
     hashed = {**metadata, "sshs_model_hash": tensor_hash(tensors)}
     hashed["sshs_legacy_hash"] = legacy_hash(tensors, metadata)
 
@@ -79,7 +94,7 @@ def write_network(
     return WrittenFile(
         path=path,
         bytes=path.stat().st_size,
-        modules=len(modules),
+        modules=modules,
         sshs_model_hash=hashed["sshs_model_hash"],
     )
 
@@ -90,7 +105,7 @@ def file_tensors(modules: Mapping[str, Module], precision: str) -> dict[str, Ten
     tensors = {}
     for key, (down, up, alpha) in modules.items():
         stored = _stored_factors((down.detach().cpu(), up.detach().cpu()), dtype)
-        own = {DOWN: stored[0], UP: stored[1], ALPHA: _stored_alpha(key, float(alpha), dtype)}
+        own = {DOWN: stored[0], UP: stored[1], ALPHA: stored_alpha(key, float(alpha), dtype)}
         for suffix, tensor in own.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise FileError(
@@ -112,7 +127,7 @@ def _stored_factors(factors: tuple[Tensor, ...], dtype: torch.dtype) -> list[Ten
     return [factor.float() for factor in factors] if silenced else rounded
 
 
-def _stored_alpha(key: str, alpha: float, dtype: torch.dtype) -> Tensor:
+def stored_alpha(key: str, alpha: float, dtype: torch.dtype) -> Tensor:
     """Alpha in `dtype`, or in fp32 where that would change it; hosts read any float."""
     exact = torch.tensor(alpha, dtype=torch.float64)
     for kind in (dtype, torch.float32):
@@ -138,11 +153,16 @@ def verify_network(path: Path, tensors: Mapping[str, Tensor]) -> None:
                     f"{path} was written wrong: {key} differs; check the disk, then save again"
                 )
     names = [key.removesuffix(UP) for key in tensors if key.endswith(UP)]
-    if not any(all(bool(tensors[n + end].any()) for end in (DOWN, UP, ALPHA)) for n in names):
+    if names and not any(_acts(tensors, name) for name in names):
         raise FileError(
             "the network changes nothing: `up`, `down` or alpha of each module is 0; train for "
             "more steps, or raise the learning rate"
         )
+
+
+def _acts(tensors: Mapping[str, Tensor], name: str) -> bool:
+    own = (tensors.get(name + end) for end in (DOWN, UP, ALPHA))
+    return all(bool(tensor.any()) for tensor in own if tensor is not None)
 
 
 def read_network(path: Path) -> NetworkFile:
