@@ -23,8 +23,10 @@ from PIL import Image
 from . import graphwork, workbench
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
+from .adapters.live import LiveNetwork
 from .adapters.lora import AdapterWeights
-from .adapters.network import Network, Strength, fold
+from .adapters.network import Network, fold
+from .adapters.strength import Strength
 from .captions import (
     CaptionChange,
     Captioner,
@@ -43,6 +45,7 @@ from .config.preview import PreviewConfig
 from .config.recipe import Recipe
 from .errors import ConfigError, FileError
 from .events import Finding, Finished, OnEvent, Saved, StopFlag, ignore, never
+from .files.adapter_file import read_adapters
 from .files.atomic import refuse_existing, write_bytes
 from .files.images import write_png
 from .files.network_file import WrittenFile, read_network, write_network
@@ -51,6 +54,7 @@ from .log import logger
 from .models.adoption import adopted
 from .models.base_model import BaseModel, load_base_model
 from .models.live import LiveFacts, LiveModel
+from .models.networks import open_network
 from .models.text import TextOptions
 from .planner import Plan, network_path
 from .planner import make_plan as planned
@@ -61,7 +65,6 @@ from .preview.progress_plot import loss_plot
 from .preview.record import GridRecord, read_grid
 from .preview.sampling import DrawSettings, Prompt, draw
 from .preview.table import Cell, Table
-from .train.effect import open_network
 from .train.host_watch import HostWatch
 from .train.job import Job, Trained
 from .train.live_tensors import network_tensors
@@ -86,6 +89,7 @@ __all__ = [
     "GridRequest",
     "LiveFacts",
     "LiveModel",
+    "LiveNetwork",
     "Network",
     "Plan",
     "Prompt",
@@ -296,7 +300,7 @@ def refuse_lost_state(network: Path, start: Start) -> None:
 
 def preview(
     base: BaseModel,
-    network: Network,
+    network: LiveNetwork,
     request: GridRequest | XYZRequest | Table,
     on_event: OnEvent = ignore,
     stop: StopFlag = never,
@@ -307,7 +311,7 @@ def preview(
     `read_grid` gives it, draws it again.
     """
 
-    def open_other(name: str) -> Network:
+    def open_other(name: str) -> LiveNetwork:
         return open_network(base, Path(name))
 
     return render_grid(base, network, request, on_event, stop, open_other)
@@ -315,9 +319,9 @@ def preview(
 
 def check_preview(network: Path, settings: PreviewConfig) -> None:
     """Refuse what a preview would refuse later, before gigabytes of a base model are read."""
-    read_network(network)
+    family = read_adapters(network).family or "sd1"
     for preset in settings.presets:
-        BlockWeights.parse(preset, seed=settings.seed)
+        BlockWeights.parse(preset, family, seed=settings.seed)
 
 
 def grid_request(recipe: Recipe, name: str) -> GridRequest:

@@ -22,7 +22,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"config"}),
     frozenset({"diffusion", "adapters", "data", "captioning", "files"}),
     frozenset({"models"}),
-    frozenset({"train", "preview", "captions"}),
+    frozenset({"train", "preview", "captions", "keep"}),
     frozenset({"planner"}),
     frozenset({"workbench", "graphwork"}),
     frozenset({"session"}),

@@ -44,6 +44,14 @@ class AppliedNetwork(LiveNetwork):
         """The adapted layers."""
         return tuple(self.updates)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that the network consists of, by name, without a copy."""
+        return {
+            f"{path}.{suffix}": tensor
+            for path, update in self.updates.items()
+            for suffix, tensor in update.tensors.items()
+        }
+
     @property
     def algorithms(self) -> tuple[str, ...]:
         """The titles of the forms that its layers have."""

@@ -136,16 +136,18 @@ def form_of(tensors: Tensors) -> Form:
 
 def _alpha(tensors: Tensors, rank: int) -> float:
     """A file without alpha means scale 1 in every host."""
-    return float(tensors[ALPHA]) if ALPHA in tensors else float(rank)
+    known = ALPHA in tensors and not tensors[ALPHA].is_meta
+    return float(tensors[ALPHA]) if known else float(rank)
 
 
-def _scale(tensors: Tensors, rank: int) -> float:
+def scale_of(tensors: Tensors, rank: int) -> float:
+    """Return alpha / rank, the factor of a product of factors of this rank."""
     return _alpha(tensors, rank) / rank
 
 
 def _lora(t: Tensors, weight: Tensor) -> Tensor:
     up_OR, down_RI = t[UP].flatten(1), t[DOWN]  # noqa: N806
-    scale = _scale(t, len(down_RI))
+    scale = scale_of(t, len(down_RI))
     if MID in t:
         return scale * _tucker(t[MID], up_OR.t(), down_RI.flatten(1))
     if weight.dim() == 4 and down_RI.dim() == 4 and down_RI.shape[1:] != weight.shape[1:]:
@@ -165,7 +167,7 @@ def _loha(t: Tensors, weight: Tensor) -> Tensor:
         a, b = t[f"{half}_a"], t[f"{half}_b"]
         core = t.get(half.replace("w", "t"))
         halves.append(a.flatten(1) @ b.flatten(1) if core is None else _tucker(core, a, b))
-    return _scale(t, len(t["hada_w1_b"])) * halves[0] * halves[1]
+    return scale_of(t, len(t["hada_w1_b"])) * halves[0] * halves[1]
 
 
 def _lokr(t: Tensors, weight: Tensor) -> Tensor:
@@ -180,7 +182,7 @@ def _lokr(t: Tensors, weight: Tensor) -> Tensor:
         a, b = t["lokr_w2_a"], t["lokr_w2_b"]
         w2 = (a @ b.flatten(1)).reshape(len(a), *b.shape[1:])
     product = torch.kron(w1.reshape(*w1.shape, *(1 for _ in w2.shape[2:])), w2.contiguous())
-    return product if rank is None else product * _scale(t, rank)
+    return product if rank is None else product * scale_of(t, rank)
 
 
 def _full(t: Tensors, weight: Tensor) -> Tensor:
@@ -214,7 +216,7 @@ def _glora(t: Tensors, weight: Tensor) -> Tensor:
         added = (b1 @ b2).reshape(weight.shape)
     own = weight.float()
     turned = torch.einsum("oi...,ij,jk->ok...", own, a1, a2)
-    return _scale(t, rank) * (turned + added)
+    return scale_of(t, rank) * (turned + added)
 
 
 def _oft(t: Tensors, weight: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from torch import Tensor
+
 from .block_weights import BlockWeights
 from .blocks import block_of, in_order
 from .strength import Strength
@@ -29,6 +31,10 @@ class LiveNetwork:
     def strength(self) -> Strength:
         """The strengths that are set."""
         return self._strength
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that the network consists of, by name, without a copy."""
+        raise NotImplementedError
 
     def blocks(self) -> tuple[str, ...]:
         """Return the blocks that hold adapters, in the order of a block-weight vector."""

@@ -97,6 +97,10 @@ class Network(LiveNetwork):
             named[f"{path}.up"] = adapter.factors.up
         return named
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that the network consists of, by name, without a copy."""
+        return dict(self.named_parameters())
+
     def flat_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Return the factors of each part as an optimizer sees them: one flat tensor."""
         return {part: [flat.values] for part, flat in self._factors.items()}

@@ -1,5 +1,6 @@
 """Adapter files of any algorithm and any tool, read as layers of tensors by kohya's names."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError
+from .names import own_key
 from .network_file import DTYPES, WrittenFile, stored_alpha, write_tensors
 from .safetensors_file import read_header
 from .spellings import ALPHA, DOWN, family_of, foreign_family, spelled
@@ -50,8 +52,8 @@ def read_adapters(path: Path) -> AdapterFile:
     widths = {key: _inputs(tensors) for key, tensors in layers.items()}
     metadata = dict(file.metadata)
     family = family_of(widths, metadata)
-    if family in {"sd1", "sd2"}:
-        layers = {_single_text_encoder(key): tensors for key, tensors in layers.items()}
+    if family is not None:
+        layers = _own_names(path, layers, family)
     kinds = Counter(t.dtype for tensors in layers.values() for t in tensors.values() if t.dim())
     dtype = kinds.most_common(1)[0][0] if kinds else torch.float32
     return AdapterFile(
@@ -115,10 +117,7 @@ def _read_layers(path: Path, file: TensorFile) -> tuple[Layers, tuple[str, ...]]
             continue
         own = layers.setdefault(name.layer, {})
         if name.suffix in own:
-            raise FileError(
-                f"{path} holds {shown(name.layer)} twice, by two spellings of its name: it is no "
-                "whole network; make it anew with the tool that wrote it"
-            )
+            raise _twice(path, name.layer)
         own[name.suffix] = _checked(path, key, file.tensor(key), name.suffix)
     for key in [key for key, own in layers.items() if set(own) <= {ALPHA}]:
         unknown.append(f"{key}.{ALPHA}")
@@ -158,5 +157,21 @@ def _inputs(tensors: Mapping[str, Tensor]) -> int:
     return 0
 
 
-def _single_text_encoder(key: str) -> str:
-    return key.replace("lora_te1_", "lora_te_", 1) if key.startswith("lora_te1_") else key
+def _own_names(path: Path, layers: Layers, family: str) -> Layers:
+    """Layers under the names that kohya has for this family."""
+    own: Layers = {}
+    for key, tensors in layers.items():
+        name = own_key(key, family)
+        if family != "sdxl":
+            name = re.sub("^lora_te1_", "lora_te_", name)
+        if name in own:
+            raise _twice(path, name)
+        own[name] = tensors
+    return own
+
+
+def _twice(path: Path, name: str) -> FileError:
+    return FileError(
+        f"{path} holds {shown(name)} twice, by two spellings of its name: it is no whole network; "
+        "make it anew with the tool that wrote it"
+    )

@@ -6,6 +6,7 @@ SGM kept). We write that one spelling; a file of another tool may have the other
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 _UNET = "lora_unet_"
 _PREFIXES = {
@@ -80,6 +81,62 @@ def paths_by_key(paths: Iterable[str], family: str = "sd1") -> dict[str, str]:
     own = {kohya_key(path, family): path for path in paths}
     other = {key: path for path in paths for key in _other_keys(path, family)}
     return {**other, **own}
+
+
+_DIFFUSERS_KEY = re.compile(
+    r"(?P<side>down_blocks|mid_block|up_blocks)(?:_(?P<level>\d))?"
+    r"_(?P<kind>resnets|attentions|downsamplers|upsamplers)_(?P<index>\d)_(?P<inside>.+)"
+)
+
+
+def own_key(key: str, family: str) -> str:
+    """Spell a U-Net layer's key as kohya does for this family; other keys come back as they are.
+
+    "lora_unet_down_blocks_1_attentions_0_proj_in" -> "lora_unet_input_blocks_4_1_proj_in" for SDXL,
+    and the reverse for SD1 and SD2.
+    """
+    name = key.removeprefix(_UNET)
+    if name == key:
+        return key
+    if family in _IN_LDM_NAMES:
+        ends = {_flat(own): _flat(ldm) for own, ldm in _ENDS.items()}
+        place = _DIFFUSERS_KEY.fullmatch(name)
+        if place is None:
+            return _UNET + ends.get(name, name)
+        parts = (place["side"], place["level"], place["kind"], place["index"], place["inside"])
+        dotted = ".".join(part for part in parts if part is not None)
+        with suppress(ValueError):  # a layer that no model of the family has
+            return _UNET + _flat(_ldm_name(dotted, family))
+        return key
+    ends = {_flat(ldm): _flat(own) for own, ldm in _ENDS.items()}
+    return _UNET + ends.get(name, _diffusers_name(name) or name)
+
+
+def _diffusers_name(name: str) -> str | None:
+    """A flat LDM name ("input_blocks_4_1_proj_in") in diffusers' names; None where it is none."""
+    place = re.fullmatch(r"(input|middle|output)_blocks?_(\d+)_(?:(\d)_)?(.+)", name)
+    if place is None:
+        return None
+    side, number, inside = place[1], int(place[2]), place[4]
+    if side == "middle":
+        inside = "_".join(part for part in (place[3], inside) if part)
+        kind = "attentions_0" if number == 1 else f"resnets_{number // 2}"
+        return f"mid_block_{kind}_{_flat_inside(kind, inside)}"
+    level, index = divmod(number - 1 if side == "input" else number, 3)
+    prefix = f"{'down' if side == 'input' else 'up'}_blocks_{level}"
+    if inside == "op":
+        return f"{prefix}_downsamplers_0_conv"
+    if inside == "conv":
+        return f"{prefix}_upsamplers_0_conv"
+    kind = f"{'attentions' if place[3] == '1' else 'resnets'}_{index}"
+    return f"{prefix}_{kind}_{_flat_inside(kind, inside)}"
+
+
+def _flat_inside(kind: str, inside: str) -> str:
+    if kind.startswith("attentions"):
+        return inside
+    inner = {_flat(ldm): own for own, ldm in _INSIDE["resnets"].items()}
+    return inner.get(inside, inside)
 
 
 def _other_keys(path: str, family: str) -> Iterable[str]:

@@ -69,6 +69,7 @@ SDXL = Family(
         "text_encoder_2": "conditioner.embedders.1.",
     },
 )
+FAMILIES: dict[str, Family] = {family.key: family for family in (SD1, SD2, SDXL)}
 _LAST_NORM = re.compile(
     rf"{re.escape(UNET_PREFIX)}output_blocks\.(\d+)\.1\.transformer_blocks\.0\.norm1\.bias$"
 )

@@ -272,7 +272,8 @@ class _Draft:
             label = f"{label}, {self.blocks}={self.value}"
         if not others and not self.blocks:
             return first
-        return BlockWeights(tuple(ratios.items()), label)
+        elements = tuple(rule for given in (first, *others) for rule in given.elements)
+        return BlockWeights(tuple(ratios.items()), label, elements)
 
 
 def chosen(blocks: str, value: str, family: str, seed: int | None = None) -> dict[str, float]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import NamedTuple
 
 from PIL import Image
 
 from ..adapters.blocks import BASE, block_of
-from ..adapters.network import Network, Strength
+from ..adapters.live import LiveNetwork
+from ..adapters.strength import Strength
 from ..events import CellDrawn, OnEvent, StopFlag
 from ..log import logger
 from ..models.base_model import BaseModel
 from .sampling import DrawSettings, Painter, Progress, Prompt, Stopped
 from .table import Cell, Place
 
-OpenNetwork = Callable[[str], Network]
+OpenNetwork = Callable[[str], LiveNetwork]
 """Gives the network of a file; ConfigError or FileError where that can't be."""
 
 
@@ -46,7 +46,7 @@ class Hand:
     """What cells are drawn with; `open_network` is asked for the networks of other files."""
 
     base: BaseModel
-    network: Network
+    network: LiveNetwork
     settings: DrawSettings
     open_network: OpenNetwork
     on_event: OnEvent
@@ -63,7 +63,7 @@ class CellPainter:
 
     def __init__(self, hand: Hand) -> None:
         self._hand = hand
-        self._networks: dict[str, Network] = {"": hand.network}
+        self._networks: dict[str, LiveNetwork] = {"": hand.network}
 
     def key(self, cell: Cell) -> Key:
         """Say what this cell's picture depends on."""
@@ -74,11 +74,11 @@ class CellPainter:
         return Key(state, cell.prompt, cell.seed)
 
     @property
-    def networks(self) -> Mapping[str, Network]:
+    def networks(self) -> Mapping[str, LiveNetwork]:
         """Every network that a cell named so far, by its name."""
         return self._networks
 
-    def network(self, name: str) -> Network:
+    def network(self, name: str) -> LiveNetwork:
         """Give the network of a cell, read from its file at the first time."""
         if name not in self._networks:
             self._networks[name] = self._hand.open_network(name)
@@ -118,6 +118,7 @@ class CellPainter:
         size = self._hand.settings.batch_size
         strength = Strength(unet=0, text_encoder=0) if state == OFF else _strength(group[keys[0]])
         with attached(self._hand.base, self._hand.network, network), _set(network, strength):
+            painter.network = network
             for start in range(0, len(keys), size):
                 batch = keys[start : start + size]
                 prompts, seeds = [key.prompt for key in batch], [key.seed for key in batch]
@@ -136,9 +137,9 @@ class CellPainter:
 
 
 @contextmanager
-def attached(base: BaseModel, live: Network, wanted: Network) -> Iterator[None]:
+def attached(base: BaseModel, live: LiveNetwork, wanted: LiveNetwork) -> Iterator[None]:
     """Have `wanted` attached for the length of a with block, `live` afterwards where it was."""
-    was_attached = _is_attached(base, live)
+    was_attached = live.is_attached_to(base.parts)
     if wanted is live and was_attached:
         yield
         return
@@ -152,17 +153,9 @@ def attached(base: BaseModel, live: Network, wanted: Network) -> Iterator[None]:
             live.attach(base.parts)
 
 
-def _is_attached(base: BaseModel, network: Network) -> bool:
-    own = {id(parameter) for parameter in network.named_parameters().values()}
-    parameters = chain.from_iterable(part.parameters() for part in base.parts.values())
-    return any(id(parameter) in own for parameter in parameters)
-
-
 @contextmanager
-def _set(network: Network, strength: Strength) -> Iterator[None]:
-    with network.with_block_weights(
-        strength.block_weights, unet=strength.unet, text_encoder=strength.text_encoder
-    ):
+def _set(network: LiveNetwork, strength: Strength) -> Iterator[None]:
+    with network.using(strength):
         yield
 
 

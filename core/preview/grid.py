@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from ..adapters.block_weights import BlockWeights
-from ..adapters.network import Network
+from ..adapters.live import LiveNetwork
 from ..errors import ConfigError
 from ..events import OnEvent, StopFlag, ignore, never
 from ..log import logger
@@ -112,14 +112,14 @@ class Grid:
         return encode_png(self.image, self.metadata)
 
 
-def no_other_network(name: str) -> Network:
+def no_other_network(name: str) -> LiveNetwork:
     """Refuse to open a network; for grids of the one in memory."""
     raise ConfigError(f"the grid names the network {name}, and only the one in memory is given")
 
 
 def render_grid(
     base: BaseModel,
-    network: Network,
+    network: LiveNetwork,
     request: GridRequest | XYZRequest | Table,
     on_event: OnEvent = ignore,
     stop: StopFlag = never,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from ..adapters.block_weights import BlockWeights
-from ..adapters.network import Network
+from ..adapters.live import LiveNetwork
 from ..config.mapping import from_mapping
 from ..errors import ConfigError, FileError, TrainerError
 from ..events import Finding
@@ -40,7 +40,7 @@ class GridRecord:
     base: str
     base_identity: str
 
-    def findings(self, base: BaseModel, network: Network) -> tuple[Finding, ...]:
+    def findings(self, base: BaseModel, network: LiveNetwork) -> tuple[Finding, ...]:
         """Say where what is there now is not what the grid was drawn with."""
         texts = []
         if base.identity != self.base_identity:
@@ -52,15 +52,15 @@ class GridRecord:
         )
 
 
-def network_hash(network: Network) -> str:
+def network_hash(network: LiveNetwork) -> str:
     """Hash a network's weights, by name."""
-    return tensor_hash(dict(network.named_parameters()))
+    return tensor_hash(network.tensors())
 
 
 def grid_metadata(
     base: BaseModel,
     table: Table,
-    networks: Mapping[str, Network],
+    networks: Mapping[str, LiveNetwork],
     percents: _Percents,
 ) -> dict[str, str]:
     """Give the PNG's texts: the first cell in the WebUI's words, and all of it as JSON."""
@@ -77,7 +77,14 @@ def grid_metadata(
         "networks": {Path(name).name: network_hash(own) for name, own in networks.items()},
         "settings": asdict(settings) | {"width": width, "height": height},
         "prompts": [asdict(prompt) for prompt in prompts],
-        "weights": [{"label": given.label, "blocks": dict(given.ratios)} for given in weights],
+        "weights": [
+            {
+                "label": given.label,
+                "blocks": dict(given.ratios),
+                "elements": ",".join(rule.text() for rule in given.elements),
+            }
+            for given in weights
+        ],
         "columns": table.columns,
         "rows": table.rows,
         "pages": table.pages,
@@ -130,13 +137,7 @@ def _record(facts: Mapping[str, Any]) -> GridRecord:
     if facts.get("kind") != "block-weight grid" or facts.get("version") != _VERSION:
         raise ConfigError("they are of another version or kind; draw the grid anew")
     prompts = [from_mapping(Prompt, given) for given in facts["prompts"]]
-    weights = [
-        BlockWeights(
-            tuple((str(block), float(ratio)) for block, ratio in given["blocks"].items()),
-            str(given["label"]),
-        )
-        for given in facts["weights"]
-    ]
+    weights = [_weights(given) for given in facts["weights"]]
     table = Table(
         columns=_labels(facts["columns"]),
         rows=_labels(facts["rows"]),
@@ -169,6 +170,12 @@ def _read_cell(
         text_encoder=float(cell["text_encoder"]),
         network=str(cell["network"]),
     )
+
+
+def _weights(given: Mapping[str, Any]) -> BlockWeights:
+    ratios = tuple((str(block), float(ratio)) for block, ratio in given["blocks"].items())
+    found = BlockWeights(ratios).with_elements(str(given.get("elements", "")))
+    return replace(found, label=str(given["label"]))
 
 
 def _labels(given: Sequence[Sequence[str]]) -> tuple[Label, ...]:

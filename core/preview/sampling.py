@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ..adapters.live import LiveNetwork
 from ..config.preview import PreviewConfig
 from ..diffusion.samplers import SampleRequest, sample
 from ..diffusion.schedule import NoiseSchedule, scaled_linear
@@ -97,6 +99,9 @@ class Painter:
     on_step(n): called after each sampling step of n pictures; stop: asked before each.
     """
 
+    network: LiveNetwork | None = None
+    """Told of each sampling step, since it may act in some of them only."""
+
     def __init__(
         self,
         base: BaseModel,
@@ -132,13 +137,16 @@ class Painter:
         chance = [torch.Generator().manual_seed(seed) for seed in seeds]
         shape = (LATENT_CHANNELS, height // LATENT_STRIDE, width // LATENT_STRIDE)
         noise = torch.stack([torch.randn(shape, generator=one) for one in chance])
-        latents = sample(
-            self._guided(prompts, text_state),
-            noise.to(self._base.device),
-            settings.request(),
-            self._schedule,
-            chance,
-        )
+        try:
+            latents = sample(
+                self._guided(prompts, text_state),
+                noise.to(self._base.device),
+                settings.request(),
+                self._schedule,
+                chance,
+            )
+        finally:
+            self._tell_step(0)
         return [self._picture(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
 
     def _guided(
@@ -154,10 +162,12 @@ class Painter:
             texts += [prompt.negative for prompt in prompts]
         condition = _together([self._condition(text, text_state) for text in texts])
         repeats = len(texts) // len(prompts)
+        steps = count(1)
 
         def denoise(xt: Tensor, timestep: Tensor) -> Tensor:
             if self._stop():
                 raise Stopped
+            self._tell_step(next(steps))
             both, times = torch.cat([xt] * repeats), torch.cat([timestep] * repeats)
             output = self._base.predict(both, times, condition)
             self._on_step(len(prompts))
@@ -167,6 +177,10 @@ class Painter:
             return unwanted + guidance * (wanted - unwanted)
 
         return denoise
+
+    def _tell_step(self, step: int) -> None:
+        if self.network is not None:
+            self.network.at_step(step)
 
     def _condition(self, text: str, text_state: Hashable) -> Condition:
         """Encode a text alone, so that it does not depend on what else is drawn."""

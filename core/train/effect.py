@@ -1,60 +1,16 @@
-"""Networks from files, and the proof that a written one works."""
+"""The proof that a written network works."""
 
 from pathlib import Path
 
 import torch
 
-from ..adapters.lora import AdapterWeights
-from ..adapters.network import Network
-from ..adapters.targets import find_targets
-from ..errors import ConfigError, FileError
-from ..files.names import paths_by_key
-from ..files.network_file import NetworkFile, read_network
+from ..errors import FileError
 from ..models.base_model import BaseModel
-from ..models.families import SD1, SD2, SDXL
+from ..models.networks import open_network
 from ..randomness import generator
 
-_VERSIONS = {"sd_v1": SD1, "sd_v2": SD2, "sdxl_": SDXL}  # of sd-scripts' metadata
 _PROOF_SIDE = 8  # latent pixels
 _PROOF_TIMESTEP = 500
-
-
-def open_network(base: BaseModel, path: Path) -> Network:
-    """A network from a LoRA file, ready to be attached to `base`. Raises FileError, ConfigError."""
-    file = read_network(path)
-    targets = find_targets(base.parts)
-    paths = paths_by_key(targets, base.family.key)
-    unknown = sorted(set(file.modules) - set(paths))
-    if unknown:
-        raise FileError(
-            f"{path} does not fit {base.path.name}: {len(unknown)} of its {len(file.modules)} "
-            f"modules are not in this base model ({', '.join(unknown[:3])}); {_remedy(file, base)}"
-        )
-    weights = {paths[key]: AdapterWeights(*module) for key, module in file.modules.items()}
-    if len(weights) < len(file.modules):
-        raise FileError(
-            f"{path} adapts {len(file.modules) - len(weights)} layers twice, by two spellings of "
-            "their names: it is no whole LoRA; make it anew with the tool that wrote it"
-        )
-    try:
-        return Network.from_weights(targets, weights)
-    except ConfigError as error:
-        raise FileError(
-            f"{path} does not fit {base.path.name} ({error}); {_remedy(file, base)}"
-        ) from error
-
-
-def _remedy(file: NetworkFile, base: BaseModel) -> str:
-    version = file.metadata.get("ss_base_model_version", "")
-    family = next((own for start, own in _VERSIONS.items() if version.startswith(start)), None)
-    if family is None and any(key.startswith("lora_te2_") for key in file.modules):
-        family = SDXL
-    if family is None or family.key == base.family.key:
-        return "give the checkpoint that it was trained on"
-    return (
-        f"it was trained for {family.title}, and this is {base.family.title}: give a checkpoint of "
-        "its own family"
-    )
 
 
 def require_effect(base: BaseModel, path: Path) -> None:

@@ -39,6 +39,13 @@ def checkpoints():
 
 
 @pytest.fixture(scope="session")
+def random_updates():
+    """The helper that makes random updates of every algorithm."""
+    path = Path(__file__).parent / "adapters/random_updates.py"
+    return load_helper("random_updates", path).random_updates
+
+
+@pytest.fixture(scope="session")
 def thin_checkpoint(tmp_path_factory, checkpoints) -> Path:
     path = tmp_path_factory.mktemp("base") / "thin.safetensors"
     return checkpoints.write_sd1_checkpoint(

@@ -271,6 +271,6 @@ def test_forms_are_told_from_their_tensors() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_layer_is_refused(name: str) -> None:
     case = CASES[name]
-    other = torch.zeros(5, *case.weight.shape[1:])
+    other = torch.zeros(5, 7, *case.weight.shape[2:])
     with pytest.raises(ConfigError, match="made for another base model"):
         Update(case.tensors).delta(other)
