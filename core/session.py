@@ -5,14 +5,12 @@ base = open_base(recipe.base, recipe.memory, device)       the base model, froze
 with adopt(live, recipe.base, recipe.memory, device) as base:    or a host's, lent without a copy
 trained = run(plan, base, on_event=..., stop=...)          encode, train, write, read back
 grid = preview(base, trained.network, request)             no file and no merge in between
-bake_file(trained.path, "NOFACE")                          a plain file, weights folded in
+bake_file(trained.path, Bake(weights="NOFACE"))            a plain file, weights folded in
 caption(folder, settings, open_captioner(settings, ...))   captions before all that; undo_captions
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -23,10 +21,11 @@ from PIL import Image
 from . import graphwork, workbench
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
+from .adapters.decompose import RankRule
 from .adapters.live import LiveNetwork
-from .adapters.lora import AdapterWeights
-from .adapters.network import Network, fold
-from .adapters.strength import Strength
+from .adapters.network import Network
+from .adapters.strength import Strength, Window
+from .adapters.tags import Tag, read_tag, read_tags, write_tag
 from .captions import (
     CaptionChange,
     Captioner,
@@ -44,12 +43,24 @@ from .config.memory import MemoryConfig
 from .config.preview import PreviewConfig
 from .config.recipe import Recipe
 from .errors import ConfigError, FileError
-from .events import Finding, Finished, OnEvent, Saved, StopFlag, ignore, never
+from .events import Finished, OnEvent, Saved, StopFlag, ignore, never
 from .files.adapter_file import read_adapters
 from .files.atomic import refuse_existing, write_bytes
 from .files.images import write_png
-from .files.network_file import WrittenFile, read_network, write_network
 from .files.resume import forget_states, load_state, state_paths
+from .keep.operations import (
+    Bake,
+    Baked,
+    Merge,
+    bake_file,
+    extract_file,
+    fold_files,
+    merge_files,
+    recipe_with_blocks,
+    resize_file,
+    tag_for,
+)
+from .keep.presets import PresetBook
 from .log import logger
 from .models.adoption import adopted
 from .models.base_model import BaseModel, load_base_model
@@ -75,6 +86,8 @@ from .workbench import Dataset
 __all__ = [
     "AXES",
     "Axis",
+    "Bake",
+    "Baked",
     "BaseModel",
     "BlockWeights",
     "CaptionChange",
@@ -90,22 +103,30 @@ __all__ = [
     "LiveFacts",
     "LiveModel",
     "LiveNetwork",
+    "Merge",
     "Network",
     "Plan",
+    "PresetBook",
     "Prompt",
+    "RankRule",
     "Start",
     "Strength",
     "Table",
+    "Tag",
     "TextOptions",
     "Trained",
+    "Window",
     "XYZRequest",
     "adopt",
     "bake_file",
     "block_of",
     "caption",
+    "extract_file",
     "find_captioners",
+    "fold_files",
     "graphwork",
     "make_plan",
+    "merge_files",
     "network_tensors",
     "open_base",
     "open_captioner",
@@ -114,10 +135,16 @@ __all__ = [
     "preview",
     "read_captions",
     "read_grid",
+    "read_tag",
+    "read_tags",
+    "recipe_with_blocks",
+    "resize_file",
     "run",
+    "tag_for",
     "undo_captions",
     "workbench",
     "write_captions",
+    "write_tag",
 ]
 
 Start = Literal["new", "resume", "restart"]
@@ -370,59 +397,3 @@ def write_loss_plot(trained: Trained, network: Path, on_event: OnEvent = ignore)
     write_png(path, loss_plot(steps, history.losses, history.lrs), overwrite=True)
     on_event(Saved(path=path, kind="plot"))
     return path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bake:
-    """What to fold into a file: block weights as users write them, and the parts' strengths.
-
-    precision: "" keeps that of the file. seed: for R and U among the weights.
-    """
-
-    weights: str
-    unet: float = 1.0
-    text_encoder: float = 1.0
-    precision: str = ""
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("unet", "text_encoder"):
-            if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"--{name} is {getattr(self, name)}; it must be a number")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baked:
-    """A baked file, and what its block weights turned off without naming it."""
-
-    file: WrittenFile
-    findings: tuple[Finding, ...]
-
-
-def bake_file(
-    source: Path, bake: Bake, output: Path | None = None, *, overwrite: bool = False
-) -> Baked:
-    """Fold block weights into a plain LoRA file that draws at strength 1 what they draw live.
-
-    Without `output` the name is SOURCE-LABEL.safetensors. Modules at 0 are left out.
-    """
-    file = read_network(source)
-    sdxl = file.metadata.get("ss_base_model_version", "").startswith("sdxl_")
-    weights = BlockWeights.parse(bake.weights, "sdxl" if sdxl else "sd1", seed=bake.seed)
-    modules = {key: AdapterWeights(*module) for key, module in file.modules.items()}
-    strength = Strength(unet=bake.unet, text_encoder=bake.text_encoder, block_weights=weights)
-    baked = fold(modules, strength)
-    label = "".join(c if c.isalnum() or c in "-_." else "_" for c in weights.label or "baked")
-    output = output or source.with_name(f"{source.stem}-{label[:60]}.safetensors")
-    metadata = {
-        **file.metadata,
-        "ss_output_name": output.stem,
-        "lora_loop.baked_block_weights": weights.text(),
-        "lora_loop.baked_strengths": f"unet {bake.unet:g}, text encoder {bake.text_encoder:g}",
-    }
-    written = write_network(
-        output, baked, metadata, bake.precision or file.precision, overwrite=overwrite
-    )
-    blocks = {block for block in map(block_of, modules) if block is not None}
-    finding = weights.finding(blocks)
-    return Baked(file=written, findings=(finding,) if finding else ())

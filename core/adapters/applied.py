@@ -114,7 +114,9 @@ class _Place:
         if total is None:
             return
         if self.sum is None:
-            held = torch.empty_like(self.own, memory_format=torch.contiguous_format)
+            # 8 bits would round updates away; such weights are converted at each use in any case
+            dtype = self.own.dtype if self.own.element_size() > 1 else torch.bfloat16
+            held = torch.empty(self.own.shape, dtype=dtype, device=self.own.device)
             self.sum = AppliedParameter(held, requires_grad=False)
         self.sum.copy_(total)
 
@@ -211,6 +213,11 @@ class AppliedStack:
 
 def _places(path: str, module: nn.Module) -> list[_Place]:
     present = [name for name in _NAMES if isinstance(getattr(module, name, None), nn.Parameter)]
+    if "weight" not in present:
+        raise ConfigError(
+            f"{path} has no weight of its own ({type(module).__name__}): a network can't be added "
+            "to it. Load the base model without quantisation."
+        )
     for name in present:
         own = module.get_parameter(name)
         if isinstance(own, AppliedParameter):

@@ -163,6 +163,24 @@ class _Values:
         return value
 
 
+def chosen_blocks(text: str) -> frozenset[str] | None:
+    """Read which blocks a training is for; None, for an empty text, is all of them.
+
+    Block names and ranges, NOT before them, or any block weights, of which 0 leaves a block out.
+    ConfigError says what is wrong.
+    """
+    words = text.translate(_FULL_WIDTH).replace(",", " ").split()
+    if not words:
+        return None
+    every = every_block("sd1")  # SDXL's are the first of them
+    names = {end for word in words[words[0].upper() == "NOT" :] for end in word.upper().split("-")}
+    if names and names <= {*every, "ALL"}:
+        return frozenset(select_blocks(words, every))
+    families = [f for f in LENGTHS if text.count(",") + 1 in LENGTHS[f]] or ["sd1"]
+    weights = BlockWeights.parse(text, families[0])
+    return frozenset(block for block, ratio in weights.ratios if ratio != 0)
+
+
 def preset(name: str, family: str = "sd1") -> BlockWeights:
     """Return a built-in preset; ConfigError with the nearest names where there is none."""
     if name not in preset_names(family):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .forms import ALPHA, DOWN, MID, UP, Tensors, Update, scale_of
+from .forms import ALPHA, DOWN, MID, UP, Tensors, Update, scale_of, split_rank
 
 _OVERSAMPLED = 16  # columns of a random sketch beside those that are wanted
 _POWERS = 3
@@ -61,14 +61,16 @@ class RankRule:
         return max(1, min(wanted, self.limit, len(values)))
 
 
-def factors_of(update: Update, weight: Tensor, rule: RankRule) -> Factors:
-    """Return LoRA's factors of an update's delta on a weight of this shape.
+def factors_of(update: Update, weight: Tensor, rule: RankRule, *, whole: bool = False) -> Factors:
+    """Return LoRA's factors of an update's delta on a weight of this shape, as `rule` has them.
 
-    Exact where the form is a product of factors that `rule` allows; else the best of that rank.
+    whole: a form that is a product of factors keeps it exactly, up to the rule's limit, and LoRA at
+    any rank; else only where the rule is a fixed rank that they do not exceed.
     """
     exact = None if update.needs_weight else exact_factors(update.tensors)
     if exact is not None:
-        if rule.kind == "fixed" and len(exact.down_RI) <= rule.limit:
+        limit = max(rule.limit, split_rank(update)) if whole else rule.limit
+        if (whole or rule.kind == "fixed") and len(exact.down_RI) <= limit:
             return exact
         return resized(exact, rule)
     delta = update.delta(weight)

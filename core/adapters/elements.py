@@ -41,29 +41,31 @@ _OPEN_CLIP = {"mlp_fc1": "mlp_c_fc", "mlp_fc2": "mlp_c_proj", "self_attn": "attn
 
 @dataclass(frozen=True, slots=True)
 class ElementRule:
-    """A ratio for the layers whose name holds one of `elements`, in `blocks`.
+    """A ratio for the layers whose name holds one of `elements`, in one of `blocks`.
 
-    blocks: None is all of them, and layers in no block too.
+    An empty list is all of them. Inverted ones mean the layers that are not meant; of blocks those
+    in no block as well.
     """
 
-    blocks: frozenset[str] | None
+    blocks: frozenset[str]
     elements: tuple[str, ...]
-    inverted: bool
     ratio: float
+    other_blocks: bool = False
+    other_elements: bool = False
 
     def text(self) -> str:
         """Return the rule as it is written."""
-        blocks = "" if self.blocks is None else " ".join(in_order(self.blocks))
-        elements = ("NOT", *self.elements) if self.inverted else self.elements
-        return f"{blocks}:{' '.join(elements)}:{self.ratio:g}"
+        blocks = ("NOT",) * self.other_blocks + in_order(self.blocks)
+        elements = ("NOT",) * self.other_elements + self.elements
+        return f"{' '.join(blocks)}:{' '.join(elements)}:{self.ratio:g}"
 
     def matches(self, block: str | None, name: str) -> bool:
         """Whether a layer of this block and element name is meant."""
-        if self.blocks is not None and block not in self.blocks:
+        if self.blocks and (block in self.blocks) == self.other_blocks:
             return False
         if not self.elements:
             return True
-        return any(element in name for element in self.elements) != self.inverted
+        return any(element in name for element in self.elements) != self.other_elements
 
 
 def read_rules(
@@ -83,13 +85,18 @@ def read_rules(
                 f"block weights: element rule {part.strip()!r} is not of the form "
                 "BLOCKS:ELEMENTS:RATIO, as in OUT03-OUT05:attn1 ff:0.5"
             )
-        blocks, elements, ratio = fields
-        chosen = frozenset(select_blocks(blocks.split(), every)) if blocks.split() else None
-        words = elements.split()
-        inverted = bool(words) and words[0] == "NOT"
-        value = number(ratio.strip(), f"block weights: element rule {part.strip()!r}")
-        rules.append(ElementRule(chosen, tuple(words[inverted:]), inverted, value))
+        value = number(fields[2].strip(), f"block weights: element rule {part.strip()!r}")
+        (blocks, other_blocks), (elements, other_elements) = map(_words, fields[:2])
+        chosen = frozenset(select_blocks(blocks, every)) if blocks else frozenset()
+        rules.append(ElementRule(chosen, elements, value, other_blocks, other_elements))
     return tuple(rules)
+
+
+def _words(text: str) -> tuple[tuple[str, ...], bool]:
+    """The words of a list, and whether a leading NOT inverts it."""
+    words = tuple(text.split())
+    inverted = words[:1] == ("NOT",)
+    return words[inverted:], inverted
 
 
 def ratio_of(rules: Iterable[ElementRule], path: str, otherwise: float) -> float:

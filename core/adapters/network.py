@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..config import NetworkConfig
 from ..errors import ConfigError
 from ..randomness import generator
-from .block_weights import BlockWeights
+from .block_weights import BlockWeights, chosen_blocks
+from .blocks import block_of
 from .factors import FlatFactors, LayerFactors
 from .live import LiveNetwork, blocks_of
 from .lora import AdapterWeights, LoRALayer, LoRAWeights, check_fit, init_lora, weight_of, wrap
@@ -67,6 +68,11 @@ class Network(LiveNetwork):
                 down, up = init_lora(base, size.rank, generator(seed, f"adapter {path}"))
                 device = weight_of(base).device
                 adapters[path] = AdapterWeights(down.to(device), up.to(device), size.alpha)
+        if config.blocks and not adapters:
+            raise ConfigError(
+                f"network.blocks is {config.blocks!r}: none of the layers to be trained lies in "
+                "these blocks; name others, or leave it empty"
+            )
         return cls(adapters)
 
     @classmethod
@@ -278,12 +284,22 @@ def adapter_size(path: str, base: nn.Module, config: NetworkConfig) -> Size | No
     """
     if not (config.unet if _part(path) == UNET else config.text_encoder):
         return None
+    if config.blocks and block_of(path) not in _trained_blocks(config.blocks):
+        return None
     if is_between_transformers(path):
         if not config.conv_rank:
             return None
         if isinstance(base, nn.Conv2d) and base.kernel_size != (1, 1):
             return Size(config.conv_rank, config.conv_alpha or float(config.conv_rank))
     return Size(config.rank, config.alpha)
+
+
+def _trained_blocks(text: str) -> frozenset[str]:
+    try:
+        return chosen_blocks(text) or frozenset()
+    except ConfigError as error:
+        reason = str(error).removeprefix("block weights: ")
+        raise ConfigError(f"network.blocks is {text!r}: {reason}") from error
 
 
 def fold(weights: Mapping[str, AdapterWeights], strength: Strength) -> dict[str, AdapterWeights]:

@@ -40,6 +40,11 @@ LyNOFACE:1,1,1,1,1,1,1,1,1,1,1,1,1,1,0,1,0,0,0,0,1,1,1,1,1,1
 _FOR_SD1_ONLY = {"NOFACE", "FACE", "LyNOFACE"}
 """No face blocks are agreed on for SDXL."""
 
+KNOWN_ELSEWHERE = frozenset(
+    {"NONE", "ALL", "INS", "IND", "INALL", "MIDD", "OUTD", "OUTS", "OUTALL", "ALL0.5"}
+)
+"""What every installation of the lora-block-weight extension has."""
+
 
 def _table(text: str, folder: str = "") -> dict[str, tuple[float, ...]]:
     lines = (line.split(":", 1) for line in text.split())

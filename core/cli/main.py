@@ -9,13 +9,31 @@ from typing import Any
 
 from ... import __version__
 from ..errors import TrainerError
-from . import bake, caption, demo, preview, recipe, report, train
+from . import (
+    bake,
+    caption,
+    demo,
+    extract,
+    merge,
+    presets,
+    preview,
+    recipe,
+    report,
+    resize,
+    tag,
+    train,
+)
 from .console import STOPPED, say
 
 COMMANDS = {
     "train": train,
     "preview": preview,
     "bake": bake,
+    "merge": merge,
+    "resize": resize,
+    "extract": extract,
+    "tag": tag,
+    "presets": presets,
     "caption": caption,
     "report": report,
     "recipe": recipe,

@@ -94,6 +94,18 @@ class NetworkConfig:
         ),
     )
 
+    blocks: str = setting(
+        "",
+        Text("Blocks to train", "训练的层（分层）"),
+        Text(
+            "Train these blocks alone: IN04-IN08 OUT03, NOT OUT03-OUT05, a preset such as NOFACE, "
+            "or a vector, whose blocks at 0 are left out. What a block does is best seen in a "
+            "block-weight grid first. Empty trains all of them.",
+            "只训练这些层：IN04-IN08 OUT03、NOT OUT03-OUT05、NOFACE 之类的预设，或一组权重（为 0 的"
+            "层不训练）。建议先用分层预览看清每层的作用。留空则训练所有层。",
+        ),
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.unet and not self.text_encoder:

@@ -153,7 +153,8 @@ def verify_network(path: Path, tensors: Mapping[str, Tensor]) -> None:
                     f"{path} was written wrong: {key} differs; check the disk, then save again"
                 )
     names = [key.removesuffix(UP) for key in tensors if key.endswith(UP)]
-    if names and not any(_acts(tensors, name) for name in names):
+    others = (tensor for tensor in tensors.values() if not names)
+    if not any(_acts(tensors, name) for name in names) and not any(bool(t.any()) for t in others):
         raise FileError(
             "the network changes nothing: `up`, `down` or alpha of each module is 0; train for "
             "more steps, or raise the learning rate"

@@ -22,9 +22,11 @@ from ..models.stored_weights import StoredWeights
 EXACT = 1e-6
 """Relative errors below it are fp32's own rounding."""
 
+BY_DEFAULT = RankRule(kind="frobenius", value=0.999, limit=128)
+
 BakeForm = Literal["lora", "same", "diff"]
 Weight = Callable[[str, Update], Tensor]
-"""A layer's weight by key: its numbers, or on the meta device its shape alone."""
+"""A layer's weight by key; where only its shape is asked for, its numbers are no one's."""
 
 _KERNEL = re.compile(
     r"_(?:conv1|conv2|in_layers_2|out_layers_3|op|conv)$|_conv_in$|_conv_out$|_input_blocks_0_0$"
@@ -56,12 +58,13 @@ def bake_layers(
     strength: Strength,
     form: BakeForm,
     weight: Weight,
-    rule: RankRule,
+    rule: RankRule | None = None,
 ) -> BakedLayers:
     """Fold strengths into updates by key, fp32; layers at 0 are left out.
 
-    form: "lora" for any tool, exact where the update is a product of two factors that `rule`
-    allows, otherwise by singular values with the error told; "same" keeps each layer's own form;
+    form: "lora" for any tool, exact where the update is a product of two factors, otherwise by
+    singular values with the error told; rule says which ranks layers get (None: products of up to
+    rank 128 stay whole, of the others 99.9 % within that rank). "same" keeps each layer's own form;
     "diff" writes whole deltas, which are exact and large. Norms and biases keep theirs in any case.
     ConfigError where nothing is left.
     """
@@ -79,7 +82,7 @@ def bake_layers(
             delta = update.delta(own)
             layers[key] = {} if delta is None else {"diff": delta * ratio}
         else:
-            factors = factors_of(update, own, rule)
+            factors = factors_of(update, own, rule or BY_DEFAULT, whole=rule is None)
             errors |= {key: factors.error} if factors.error > EXACT else {}
             scaled = Factors(factors.up_OR * ratio, factors.down_RI)
             layers[key] = as_lora(scaled, tuple(own.shape))
@@ -113,7 +116,7 @@ def weights_for(file: AdapterFile, checkpoint: str) -> Weight:
             )
         if update.needs_weight:
             return stored.tensor(paths[key]).float()
-        return stored.layers[paths[key]].get_parameter("weight").detach()
+        return torch.empty(stored.layers[paths[key]].get_parameter("weight").shape)
 
     return weight
 
@@ -126,7 +129,7 @@ def _shapes_by_name(family: str) -> Weight:
                 f"{name} changes a layer by what its weight is: name the base model to bake it "
                 "(checkpoint)"
             )
-        return torch.empty(_shape(key, update, family), device="meta")
+        return torch.empty(_shape(key, update, family))
 
     return weight
 

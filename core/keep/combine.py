@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..files.adapter_file import Layers
 from ..files.names import kohya_key
 from ..models.stored_weights import StoredWeights
-from .bake import EXACT, BakedLayers, Weight
+from .bake import BY_DEFAULT, EXACT, BakedLayers, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,13 @@ class Ingredient:
 
 
 def merge_layers(
-    ingredients: Sequence[Ingredient], weight: Weight, rule: RankRule, *, exact: bool
+    ingredients: Sequence[Ingredient], weight: Weight, rule: RankRule | None = None
 ) -> BakedLayers:
     """Add networks up, each with its own strengths and block weights.
 
-    exact: factors one beside the other, whose ranks add up; else the best ones that `rule` keeps.
-    Norms and biases are added as they are. ConfigError where nothing is left.
+    Without a rule factors stand one beside the other, which is exact, and their ranks add up; else
+    the best ones that it keeps. Norms and biases are added as they are. ConfigError where nothing
+    is left.
     """
     factors: dict[str, list[Factors]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -53,7 +54,7 @@ def merge_layers(
                 _add(layers.setdefault(key, {}), update.times(ratio))
                 continue
             own = weight(key, update)
-            found = factors_of(update, own, rule)
+            found = factors_of(update, own, BY_DEFAULT, whole=True)
             errors[key] = max(errors.get(key, 0.0), found.error)
             factors.setdefault(key, []).append(found._replace(up_OR=found.up_OR * ratio))
             shapes[key] = tuple(own.shape)
@@ -62,8 +63,9 @@ def merge_layers(
                 _add(layers.setdefault(key, {}), Update({"diff_b": bias * ratio}))
     for key, parts in factors.items():
         total = concatenated(parts)
-        if not exact or len(total.down_RI) > min(total.up_OR.shape[0], total.down_RI.shape[1]):
-            total = resized(total, rule)
+        widest = min(len(total.up_OR), total.down_RI.shape[1])
+        if rule is not None or len(total.down_RI) > widest:
+            total = resized(total, rule or RankRule(limit=widest))
             errors[key] = max(errors[key], total.error)
         layers.setdefault(key, {}).update(as_lora(total, shapes[key]))
     if not layers:

@@ -31,6 +31,12 @@ def some_layers(parts) -> dict[str, nn.Module]:
     return {path: layer for path, layer in find_layers(parts).items() if path.endswith(ends)}
 
 
+def delta_of(network: AppliedNetwork, path: str, weight: torch.Tensor) -> torch.Tensor:
+    delta = network.updates[path].delta(weight)
+    assert delta is not None
+    return delta
+
+
 def weights_of(parts) -> dict[str, torch.Tensor]:
     return {
         f"{part}.{name}": parameter.detach().clone()
@@ -116,10 +122,10 @@ def test_several_at_once_add_up_each_with_its_own_strengths(parts, random_update
     with AppliedStack([one, two]).attached(parts):
         one.set_strength(unet=0.5, text_encoder=0.5)
         two.set_strength(unet=-2, text_encoder=-2)
-        expected = own + 0.5 * one.updates[path].delta(own) - 2 * two.updates[path].delta(own)
+        expected = own + 0.5 * delta_of(one, path, own) - 2 * delta_of(two, path, own)
         torch.testing.assert_close(layers[path].weight.detach(), expected)
         one.set_strength(unet=0, text_encoder=0)
-        expected = own - 2 * two.updates[path].delta(own)
+        expected = own - 2 * delta_of(two, path, own)
         torch.testing.assert_close(layers[path].weight.detach(), expected)
         with pytest.raises(ConfigError, match="attached already"):
             two.attach(parts)
@@ -179,5 +185,5 @@ def test_tensors_made_under_inference_mode_are_adapted(parts, random_updates) ->
     network.set_strength(unet=0.25, text_encoder=0.25)  # outside of it they can still be written
     own = layers[path].weight.detach().clone()
     network.detach()
-    expected = layers[path].weight + 0.25 * network.updates[path].delta(layers[path].weight)
-    torch.testing.assert_close(own, expected.detach())
+    base = layers[path].get_parameter("weight").detach()
+    torch.testing.assert_close(own, base + 0.25 * delta_of(network, path, base))

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lora_loop.core.adapters.block_weights import BlockWeights, preset
+from lora_loop.core.adapters.block_weights import BlockWeights, chosen_blocks, preset
 from lora_loop.core.adapters.blocks import ORDERS
 from lora_loop.core.adapters.presets import PRESETS, preset_names
 from lora_loop.core.errors import ConfigError
@@ -229,3 +229,25 @@ def test_blocks_turned_off_by_silence_are_told() -> None:
     assert noface.finding(ATTENTION) is None
     assert preset("LyNOFACE").finding(EVERY) is None
     assert BlockWeights.parse("M00=1").finding(EVERY) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("", None),
+        ("OUT03-OUT05 M00", {"OUT03", "OUT04", "OUT05", "M00"}),
+        ("in04, out03", {"IN04", "OUT03"}),
+        ("NOT IN00-OUT10", {"BASE", "OUT11"}),
+        ("FACE", {"BASE", "OUT03", "OUT04", "OUT05"}),
+        ("ALL=0, OUT03=0.5", {"OUT03"}),
+        ("1,0,0,0,0,0,0,0,0,0,0,2", {"BASE", "OUT05"}),
+    ],
+)
+def test_blocks_to_train(text: str, blocks: set[str] | None) -> None:
+    assert chosen_blocks(text) == blocks
+
+
+def test_blocks_to_train_that_are_wrong() -> None:
+    for text, words in (("OUT3", "OUT3"), ("NOFACES", "NOFACE"), ("1,2,3", "3 values")):
+        with pytest.raises(ConfigError, match=words):
+            chosen_blocks(text)

@@ -236,6 +236,7 @@ def test_a_multiple_is_a_multiple_of_the_delta(name: str) -> None:
     case = CASES[name]
     whole = Update(case.tensors).delta(case.weight)
     part = Update(case.tensors).times(-0.75).delta(case.weight)
+    assert whole is not None
     torch.testing.assert_close(part, -0.75 * whole, atol=1e-5, rtol=1e-5)
 
 

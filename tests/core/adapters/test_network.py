@@ -283,3 +283,15 @@ def test_baking_nothing_is_refused(network: Network) -> None:
         network.bake(BlockWeights.parse("NONE"))
     with pytest.raises(ConfigError, match="strength 0"):
         network.bake(None, unet=0.0, text_encoder=0.0)
+
+
+def test_only_chosen_blocks_are_trained(unet, text_encoder) -> None:
+    targets = find_targets({"unet": unet, "text_encoder": text_encoder})
+    network = Network.create(targets, NetworkConfig(rank=2, blocks="OUT03-OUT05"), seed=1)
+    assert network.blocks() == ("OUT03", "OUT04", "OUT05")
+    assert Network.create(targets, NetworkConfig(rank=2, blocks="BASE"), seed=1).blocks() == (
+        "BASE",
+    )
+    for blocks, words in (("OUT3", "network.blocks is 'OUT3'"), ("IN00", "none of the layers")):
+        with pytest.raises(ConfigError, match=words):
+            Network.create(targets, NetworkConfig(rank=2, blocks=blocks), seed=1)
