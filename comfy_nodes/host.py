@@ -29,7 +29,8 @@ from server import PromptServer
 from torch import Tensor
 
 from ..core.errors import CheckpointError, FileError, TrainerError
-from ..core.session import BaseModel, LiveFacts, LiveModel, TextOptions
+from ..core.session import BaseModel, LiveFacts, LiveModel
+from .live_denoiser import LiveDenoiser
 from .protocol import Facts, Graph, Patches, Sampling, Source
 
 DATASETS = "lora_loop_datasets"
@@ -328,42 +329,6 @@ class ComfyHost:
             disable_pbar=True,
             seed=seed,
         )
-
-
-class LiveDenoiser:
-    """A model as k-diffusion's samplers want it, over a borrowed base with our network attached.
-
-    Samplers look for `inner_model.inner_model.model_sampling` and `inner_model.model_patcher`.
-    """
-
-    def __init__(
-        self,
-        base: BaseModel,
-        model_sampling: Any,
-        texts: tuple[str, str],
-        cfg: float,
-        clip_skip: int,
-    ) -> None:
-        self.model_sampling = model_sampling
-        self.inner_model = self
-        self.model_patcher = self
-        self._base, self._cfg = base, cfg
-        options = TextOptions(clip_skip=clip_skip)
-        self._texts = base.encode_text(list(texts if cfg != 1 else texts[:1]), options)
-
-    def get_model_object(self, name: str) -> Any:
-        """What samplers ask of a patcher."""
-        return getattr(self, name)
-
-    def __call__(self, xt: Tensor, sigma: Tensor, **_ignored: Any) -> Tensor:
-        """x0 for xt (1, 4, h, w) at sigma (1,), with classifier-free guidance."""
-        count = len(self._texts[0])
-        several, sigmas = xt.expand(count, -1, -1, -1), sigma.expand(count)
-        scaled = self.model_sampling.calculate_input(sigmas, several)
-        timestep = self.model_sampling.timestep(sigmas).float()
-        output = self._base.predict(scaled, timestep, self._texts).float()
-        x0 = self.model_sampling.calculate_denoised(sigmas, output, several)
-        return x0 if count == 1 else x0[1:] + self._cfg * (x0[:1] - x0[1:])
 
 
 def _empty_latent(sampling: Sampling) -> Tensor:
