@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from . import graphwork, workbench
+from . import graphwork, study, workbench
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
 from .adapters.lora import AdapterWeights
@@ -111,6 +111,7 @@ __all__ = [
     "read_captions",
     "read_grid",
     "run",
+    "study",
     "undo_captions",
     "workbench",
     "write_captions",

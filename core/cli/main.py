@@ -9,12 +9,13 @@ from typing import Any
 
 from ... import __version__
 from ..errors import TrainerError
-from . import bake, caption, demo, preview, recipe, report, train
+from . import analyze, bake, caption, demo, preview, recipe, report, train
 from .console import STOPPED, say
 
 COMMANDS = {
     "train": train,
     "preview": preview,
+    "analyze": analyze,
     "bake": bake,
     "caption": caption,
     "report": report,

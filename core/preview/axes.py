@@ -194,7 +194,7 @@ class XYZRequest:
             ),
             settings=self.settings,
             network_name=self.network_name,
-            compare=self.compare,
+            compare="base" if self.compare else "",
             language=self.language,
         )
 

@@ -138,15 +138,21 @@ class CellPainter:
 @contextmanager
 def attached(base: BaseModel, live: Network, wanted: Network) -> Iterator[None]:
     """Have `wanted` attached for the length of a with block, `live` afterwards where it was."""
-    was_attached = _is_attached(base, live)
-    if wanted is live and was_attached:
+    if wanted is live and _is_attached(base, live):
         yield
         return
+    with detached(base, live), wanted.attached(base.parts):
+        yield
+
+
+@contextmanager
+def detached(base: BaseModel, live: Network) -> Iterator[None]:
+    """Have no network attached for the length of a with block, `live` afterwards where it was."""
+    was_attached = _is_attached(base, live)
     if was_attached:
         live.detach()
     try:
-        with wanted.attached(base.parts):
-            yield
+        yield
     finally:
         if was_attached:
             live.attach(base.parts)
