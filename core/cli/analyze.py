@@ -133,7 +133,7 @@ class _Work:
         dataset = None
         if folder is not None:
             config = DatasetConfig(folder=folder)
-            dataset = session.read_dataset(config, self.console, self.stop)
+            dataset = session.workbench.read_dataset(config, self.console, self.stop)
             if dataset is None:
                 return False
         measures = study.measure_blocks(
