@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from . import graphwork, workbench
+from . import graphwork, study, workbench
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
 from .adapters.decompose import RankRule
@@ -140,6 +140,7 @@ __all__ = [
     "recipe_with_blocks",
     "resize_file",
     "run",
+    "study",
     "tag_for",
     "undo_captions",
     "workbench",

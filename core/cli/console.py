@@ -31,6 +31,7 @@ PHASES = {
     "train": "Training",
     "save": "Saving and checking",
     "preview": "Drawing",
+    "analysis": "Measuring the blocks",
 }
 _SMOOTHING = 0.05
 STOPPED = 130  # exit status of a run that the user stopped

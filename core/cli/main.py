@@ -10,6 +10,7 @@ from typing import Any
 from ... import __version__
 from ..errors import TrainerError
 from . import (
+    analyze,
     bake,
     caption,
     demo,
@@ -28,6 +29,7 @@ from .console import STOPPED, say
 COMMANDS = {
     "train": train,
     "preview": preview,
+    "analyze": analyze,
     "bake": bake,
     "merge": merge,
     "resize": resize,

@@ -194,7 +194,7 @@ class XYZRequest:
             ),
             settings=self.settings,
             network_name=self.network_name,
-            compare=self.compare,
+            compare="base" if self.compare else "",
             language=self.language,
         )
 
@@ -314,7 +314,8 @@ def _title(kind: AxisKind, entry: str, family: str) -> str:
     if kind == "network":
         return re.split(r"[/\\]", entry)[-1].removesuffix(".safetensors")
     if kind == "weights":
-        return BlockWeights.parse(entry, family, seed=0).label
+        weights = BlockWeights.parse(entry, family, seed=0)
+        return entry if weights.label == weights.text() else weights.label
     return entry
 
 

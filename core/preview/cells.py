@@ -139,15 +139,21 @@ class CellPainter:
 @contextmanager
 def attached(base: BaseModel, live: LiveNetwork, wanted: LiveNetwork) -> Iterator[None]:
     """Have `wanted` attached for the length of a with block, `live` afterwards where it was."""
-    was_attached = live.is_attached_to(base.parts)
-    if wanted is live and was_attached:
+    if wanted is live and live.is_attached_to(base.parts):
         yield
         return
+    with detached(base, live), wanted.attached(base.parts):
+        yield
+
+
+@contextmanager
+def detached(base: BaseModel, live: LiveNetwork) -> Iterator[None]:
+    """Have no network attached for the length of a with block, `live` afterwards where it was."""
+    was_attached = live.is_attached_to(base.parts)
     if was_attached:
         live.detach()
     try:
-        with wanted.attached(base.parts):
-            yield
+        yield
     finally:
         if was_attached:
             live.attach(base.parts)

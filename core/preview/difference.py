@@ -28,9 +28,14 @@ class Difference(NamedTuple):
 
 def difference(reference: Image.Image, picture: Image.Image) -> Difference:
     """Compare two pictures of one size: each pixel's largest difference in a channel."""
-    first, second = (np.asarray(image.convert("RGB"), np.int16) for image in (reference, picture))
-    levels = np.abs(first - second).max(axis=2)
+    levels = change_levels(reference, picture)
     return Difference(heat_map(levels), 100 * float((levels > THRESHOLD).mean()))
+
+
+def change_levels(reference: Image.Image, picture: Image.Image) -> np.ndarray:
+    """Give each pixel's largest difference in a channel, (H, W), 0 to 255."""
+    first, second = (np.asarray(image.convert("RGB"), np.int16) for image in (reference, picture))
+    return np.abs(first - second).max(axis=2)
 
 
 def heat_map(levels: np.ndarray) -> Image.Image:

@@ -21,7 +21,7 @@ from .metadata import encode_png
 from .record import grid_metadata
 from .sampling import DrawSettings, Prompt
 from .sheet import Sheet, draw_sheet
-from .table import Cell, Label, Language, Table
+from .table import Cell, Label, Language, Reference, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,7 @@ class GridRequest:
 class Page:
     """The cells of one page by row and column, None where a stop came first.
 
-    differences: to the base model's picture of the same prompt and seed; None too where the grid
-    does not compare.
+    differences: to what the table compares with; None too where it does not compare.
     """
 
     cells: tuple[tuple[Image.Image | None, ...], ...]
@@ -146,9 +145,9 @@ def render_grid(
     placed = [(cell, place) for place, cell in table.places()]
     for weights in {cell.weights: None for cell, _ in placed}:
         _warn(weights, network.blocks())
-    references = [(without_network(cell), None) for cell, _ in placed] if table.compare else []
-    pictures = painter.paint([*references, *placed])
-    pages = tuple(_page(painter, pictures, rows, compare=table.compare) for rows in table.cells)
+    references = [(without_network(cell), None) for cell, _ in placed]
+    pictures = painter.paint([*(references if table.compare == "base" else []), *placed])
+    pages = tuple(_page(painter, pictures, rows, table.compare) for rows in table.cells)
     percents = [
         [[found and round(found.percent, 3) for found in line] for line in page.differences]
         for page in pages
@@ -169,17 +168,19 @@ def _page(
     painter: CellPainter,
     pictures: Mapping[Key, Image.Image],
     rows: Sequence[Sequence[Cell]],
-    *,
-    compare: bool,
+    compare: Reference,
 ) -> Page:
-    def found(cell: Cell) -> Difference | None:
+    def found(cell: Cell, row: Sequence[Cell]) -> Difference | None:
+        references = {"base": without_network(cell), "first": row[0]}
+        if compare == "":
+            return None
         own = pictures.get(painter.key(cell))
-        reference = pictures.get(painter.key(without_network(cell)))
-        return difference(reference, own) if compare and own and reference else None
+        reference = pictures.get(painter.key(references[compare]))
+        return difference(reference, own) if own and reference else None
 
     return Page(
         cells=tuple(tuple(pictures.get(painter.key(cell)) for cell in row) for row in rows),
-        differences=tuple(tuple(found(cell) for cell in row) for row in rows),
+        differences=tuple(tuple(found(cell, row) for cell in row) for row in rows),
     )
 
 

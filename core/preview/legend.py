@@ -15,9 +15,13 @@ WORDS = {
     "title": Text("Block weights of {network} on {base}", "{network} 在 {base} 上的分层权重"),
     "network": Text("the network", "网络"),
     "same": Text("same as {earlier}", "与 {earlier} 相同"),
-    "difference": Text(
+    "base": Text(
         f"difference to the base model, and pixels that changed by more than {THRESHOLD} of 255",
         f"与底模的差异，以及变化超过 {THRESHOLD}/255 的像素比例",
+    ),
+    "first": Text(
+        f"difference to the first picture, and pixels that changed by more than {THRESHOLD} of 255",
+        f"与本行第一张图的差异，以及变化超过 {THRESHOLD}/255 的像素比例",
     ),
     "scale": Text("difference 0", "差异 0"),
     "full": Text(f"{FULL_HEAT} and more of 255", f"{FULL_HEAT}/255 及以上"),
@@ -25,7 +29,7 @@ WORDS = {
     "steps": Text("{steps} steps", "{steps} 步"),
     "guidance": Text("guidance {guidance:g}", "引导 {guidance:g}"),
     "size": Text("{width}x{height} pixels", "{width}x{height} 像素"),
-    "base": Text("base {base}", "底模 {base}"),
+    "model": Text("base {base}", "底模 {base}"),
     "own": Text("network {network}", "网络 {network}"),
     "negative": Text("negative prompt: {text}", "反向提示词：{text}"),
     "prompt": Text("prompt: {text}", "提示词：{text}"),
@@ -51,7 +55,7 @@ def write_legend(base: BaseModel, table: Table, columns: Sequence[Hashable]) -> 
         pages=table.pages,
         footer=" | ".join(_facts(base, table)),
         picture_size=table.settings.size(base),
-        compares=say("difference", language) if table.compare else "",
+        compares=say(table.compare, language) if table.compare else "",
         scale=(say("scale", language), say("full", language)),
     )
 
@@ -86,6 +90,6 @@ def _facts(base: BaseModel, table: Table) -> list[str]:
         say("steps", language, steps=settings.steps),
         say("guidance", language, guidance=settings.guidance),
         say("size", language, width=width, height=height),
-        say("base", language, base=base.name),
+        say("model", language, base=base.name),
         *([say("own", language, network=own)] if own else []),
     ]

@@ -7,18 +7,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from .fonts import drawable, font_for
+from .canvas import FRAME, LINES, Canvas, Colour
 
 WIDTH, HEIGHT = 1000, 560
 LEFT, RIGHT, TOP, BOTTOM = 86, 24, 52, 44
 LR_HEIGHT, BETWEEN = 90, 34
-PAPER, INK, FRAME, LINES = (255, 255, 255), (30, 30, 34), (150, 150, 156), (232, 232, 236)
 RAW, SMOOTH, RATE = (186, 208, 238), (20, 84, 184), (205, 105, 20)
-LARGER = 2  # drawn at twice the size and shrunk, since Pillow's lines are not antialiased
-
-Colour = tuple[int, int, int]
 
 
 class _Axes(NamedTuple):
@@ -61,15 +57,15 @@ def loss_plot(
     plot.curve(upper, (x, raw), RAW, 1 if len(x) > WIDTH // 4 else 2)
     plot.curve(upper, (x, smooth), SMOOTH, 3)
     plot.curve(lower, (x, rates), RATE, 2)
-    plot.write((LEFT, 24), title, 20, "lm")
+    plot.write((LEFT, 24), title, 20, "l")
     finite = smooth[np.isfinite(smooth)]
     last = f"smoothed {finite[-1]:.4g} at step {steps[-1]}" if len(finite) else "no values"
-    plot.write((WIDTH - RIGHT, 24), last, 15, "rm", SMOOTH)
-    plot.write((LEFT, split + BETWEEN - 12), "learning rate", 13, "lm", RATE)
+    plot.write((WIDTH - RIGHT, 24), last, 15, "r", SMOOTH)
+    plot.write((LEFT, split + BETWEEN - 12), "learning rate", 13, "l", RATE)
     for value in nice_ticks(*x_range, 8):
         if value == round(value):
-            plot.write((lower.x(value), HEIGHT - BOTTOM + 12), f"{value:.0f}", 13, "mm")
-    plot.write((WIDTH - RIGHT, HEIGHT - 14), "step", 13, "rm")
+            plot.write((lower.x(value), HEIGHT - BOTTOM + 12), f"{value:.0f}", 13, "m")
+    plot.write((WIDTH - RIGHT, HEIGHT - 14), "step", 13, "r")
     return plot.finished()
 
 
@@ -119,31 +115,20 @@ def _spread(values: np.ndarray, more: float) -> tuple[float, float]:
     return low, high + more * (high - low)
 
 
-class _Plot:
-    """Draws at `LARGER` times the size; every coordinate is given in pixels of the result."""
+class _Plot(Canvas):
+    """Frames and curves over steps."""
 
     def __init__(self) -> None:
-        self._image = Image.new("RGB", (WIDTH * LARGER, HEIGHT * LARGER), PAPER)
-        self._pen = ImageDraw.Draw(self._image)
-
-    def write(
-        self, at: tuple[float, float], text: str, size: int, anchor: str, ink: Colour = INK
-    ) -> None:
-        font = font_for(text, size * LARGER)
-        text = drawable(" ".join(text.split()), font)
-        x, y = at[0] * LARGER, at[1] * LARGER
-        width = self._pen.textlength(text, font=font)
-        x -= {"l": 0.0, "m": width / 2, "r": width}[anchor[0]]
-        self._pen.text((x, y - size * LARGER * 0.6), text, fill=ink, font=font)
+        super().__init__(WIDTH, HEIGHT)
 
     def frame(self, axes: _Axes, most: int) -> None:
         """Draw the box of a graph with lines and numbers at round values."""
         for value in nice_ticks(*axes.y_range, most):
             y = axes.y(value)
-            self._line([(LEFT, y), (WIDTH - RIGHT, y)], LINES, 1)
-            self.write((LEFT - 8, y), f"{value:g}", 13, "rm")
+            self.line([(LEFT, y), (WIDTH - RIGHT, y)], LINES)
+            self.write((LEFT - 8, y), f"{value:g}", 13, "r")
         corners = [(LEFT, axes.top), (WIDTH - RIGHT, axes.top), (WIDTH - RIGHT, axes.bottom)]
-        self._line([*corners, (LEFT, axes.bottom), (LEFT, axes.top)], FRAME, 1)
+        self.line([*corners, (LEFT, axes.bottom), (LEFT, axes.top)], FRAME)
 
     def curve(
         self, axes: _Axes, points: tuple[np.ndarray, np.ndarray], ink: Colour, width: int
@@ -154,21 +139,9 @@ class _Plot:
             part = part[np.isfinite(y[part])]
             line = [(axes.x(float(x[i])), axes.y(float(y[i]))) for i in _extremes(part, y)]
             if len(line) == 1:
-                self._dot(line[0], ink)
+                self.dot(line[0], ink)
             elif line:
-                self._line(line, ink, width)
-
-    def finished(self) -> Image.Image:
-        """Give the plot at its size."""
-        return self._image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-
-    def _line(self, points: Sequence[tuple[float, float]], ink: Colour, width: int) -> None:
-        scaled = [(x * LARGER, y * LARGER) for x, y in points]
-        self._pen.line(scaled, fill=ink, width=width * LARGER, joint="curve")
-
-    def _dot(self, point: tuple[float, float], ink: Colour) -> None:
-        box = [(side + shift) * LARGER for shift in (-3, 3) for side in point]
-        self._pen.ellipse(box, fill=ink)
+                self.line(line, ink, width)
 
 
 def _breaks(y: np.ndarray) -> np.ndarray:

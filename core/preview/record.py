@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image, UnidentifiedImageError
 
@@ -20,7 +20,7 @@ from ..models.base_model import BaseModel
 from .difference import THRESHOLD
 from .metadata import parameters_text
 from .sampling import DrawSettings, Prompt
-from .table import Cell, Label, Table
+from .table import Cell, Label, Language, Reference, Table
 
 _KEY = "lora_loop"
 _VERSION = 2
@@ -148,8 +148,8 @@ def _record(facts: Mapping[str, Any]) -> GridRecord:
         ),
         settings=from_mapping(DrawSettings, facts["settings"]),
         network_name=str(facts["network"]),
-        compare=bool(facts["compare"]),
-        language="zh" if facts["language"] == "zh" else "en",
+        compare=_one_of(facts["compare"], Reference),
+        language=_one_of(facts["language"], Language),
     )
     return GridRecord(
         table=table,
@@ -176,6 +176,12 @@ def _weights(given: Mapping[str, Any]) -> BlockWeights:
     ratios = tuple((str(block), float(ratio)) for block, ratio in given["blocks"].items())
     found = BlockWeights(ratios).with_elements(str(given.get("elements", "")))
     return replace(found, label=str(given["label"]))
+
+
+def _one_of(value: Any, allowed: Any) -> Any:
+    if value not in get_args(allowed):
+        raise ConfigError(f"{value!r} is none of {get_args(allowed)}")
+    return value
 
 
 def _labels(given: Sequence[Sequence[str]]) -> tuple[Label, ...]:

@@ -160,7 +160,7 @@ class Painter:
         texts = [prompt.text for prompt in prompts]
         if guidance != 1:
             texts += [prompt.negative for prompt in prompts]
-        condition = _together([self._condition(text, text_state) for text in texts])
+        condition = together([self._condition(text, text_state) for text in texts])
         repeats = len(texts) // len(prompts)
         steps = count(1)
 
@@ -203,7 +203,8 @@ class Painter:
         return Image.fromarray(np.ascontiguousarray(levels.permute(1, 2, 0).cpu().numpy()))
 
 
-def _together(conditions: Sequence[Condition]) -> Condition:
+def together(conditions: Sequence[Condition]) -> Condition:
+    """Make one condition of those of single texts."""
     pooled = [condition.pooled for condition in conditions if condition.pooled is not None]
     return Condition(
         torch.cat([condition.context for condition in conditions]),

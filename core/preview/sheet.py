@@ -69,7 +69,8 @@ def draw_sheet(sheet: Sheet, pages: Sequence[tuple[Cells, Differences]]) -> Imag
     """Draw pictures, page below page, under each its heat map and how many pixels changed."""
     layout = _lay_out(sheet)
     footer = (MOST_FOOTER_LINES + 1) * line_height(font_for("", SMALL_SIZE))
-    height = layout.top + len(pages) * layout.page + footer + 2 * MARGIN
+    end = layout.top + (len(pages) - 1) * layout.page + len(sheet.rows) * layout.row
+    height = end + footer + 2 * MARGIN
     image = Image.new("RGB", (layout.width, height), PAPER)
     pen = _Pen(image)
     pen.write((MARGIN, MARGIN), sheet.title, TITLE_SIZE, layout.width - 2 * MARGIN, 1)
@@ -83,7 +84,7 @@ def draw_sheet(sheet: Sheet, pages: Sequence[tuple[Cells, Differences]]) -> Imag
                 if sheet.compares:
                     corner = layout.corner(page, row, column, below=1)
                     _draw_difference(image, pen, differences[row][column], corner, layout.shown)
-    end = _draw_footer(image, pen, sheet, layout.top + len(pages) * layout.page, layout.width)
+    end = _draw_footer(image, pen, sheet, end, layout.width)
     return image.crop((0, 0, layout.width, end + MARGIN))
 
 

@@ -11,6 +11,10 @@ from .sampling import DrawSettings, Prompt
 
 Language = Literal["en", "zh"]
 
+Reference = Literal["", "base", "first"]
+"""What a cell's difference is measured from: nothing, the base model's picture, or its row's first.
+"""
+
 Place = tuple[int, int, int]
 """Where a cell is: page, row, column, counted from 0."""
 
@@ -38,8 +42,7 @@ class Cell:
 class Table:
     """The cells of a grid by page, row and column, with their titles.
 
-    compare: whether each cell's difference to the base model's picture is shown. language: of what
-    is written on the sheet.
+    language: of what is written on the sheet.
     """
 
     columns: tuple[Label, ...]
@@ -48,7 +51,7 @@ class Table:
     cells: tuple[tuple[tuple[Cell, ...], ...], ...]
     settings: DrawSettings
     network_name: str = ""
-    compare: bool = True
+    compare: Reference = "base"
     language: Language = "en"
 
     def places(self) -> Iterator[tuple[Place, Cell]]:

@@ -85,6 +85,13 @@ def test_values_stand_for_the_x_in_weights() -> None:
     assert [ratios(cell, "OUT03", "M00") for cell in page[0]] == [[0, 1], [0.7, 1]]
 
 
+def test_columns_are_called_what_users_typed() -> None:
+    vector = ",".join(["R"] * 16 + ["X"])
+    entries = ("NOFACE", "OUT03=0.5", vector, f"mine:{vector}")
+    table = XYZRequest(x=Axis("weights", entries), prompt=CAT).table("sd1")
+    assert [label.title for label in table.columns] == ["NOFACE", "OUT03=0.5", vector, "mine"]
+
+
 def test_text_fields_are_split_as_users_type_them() -> None:
     assert Axis.of("values", "0, 0.5，1").entries == ("0", "0.5", "1")
     assert Axis.of("weights", "1,0,X\nNOFACE | ALL").entries == ("1,0,X", "NOFACE", "ALL")
