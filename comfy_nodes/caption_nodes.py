@@ -6,14 +6,13 @@ from typing import Any
 
 from ..core.config import from_mapping
 from ..core.config.caption import CaptionConfig
-from ..core.events import Event, PhaseProgress, PhaseStarted
 from ..core.session import caption, open_captioner
 from . import door
 from .dataset_nodes import CATEGORY, Dataset
 from .inputs import Inputs, section_places, setting_inputs, values_of
 from .option_nodes import CATEGORY as OPTIONS_CATEGORY
 from .option_nodes import Places
-from .protocol import Progress
+from .training_display import Moved
 from .values import DATASET, OPTIONS, Options
 
 MODEL_FOLDERS = ("captioners", "wd14_tagger", "blip", "LLM", "clip_interrogator")
@@ -70,7 +69,7 @@ class CaptionDataset:
             dataset.config.folder,
             config,
             open_captioner(config, [path for path in folders if path.is_dir()] or folders[:1]),
-            on_event=_Shown(progress),
+            on_event=Moved(progress, "captioning"),
             stop=host.is_cancelled,
         )
         host.raise_if_cancelled()
@@ -100,19 +99,6 @@ class CaptionerOptions:
     def gather(self, **settings: Any) -> tuple[Options]:
         """The widgets' values."""
         return (Options().with_values(values_of(_MODELS, settings)),)
-
-
-class _Shown:
-    """Moves the bar while pictures are captioned."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, PhaseStarted):
-            self._progress.say(f"captioning {event.total} pictures")
-        elif isinstance(event, PhaseProgress):
-            self._progress.bar(event.done, event.total)
 
 
 def caption_config(dataset: Dataset, options: Options, settings: dict[str, Any]) -> CaptionConfig:

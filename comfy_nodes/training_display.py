@@ -130,6 +130,20 @@ class Display:
         return "\n".join(lines)
 
 
+class Moved:
+    """Moves the bar of a node whose work has phases and parts, and says what it is doing."""
+
+    def __init__(self, progress: Progress, doing: str) -> None:
+        self._progress, self._doing = progress, doing
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, PhaseStarted):
+            self._progress.say(f"{self._doing}: {event.total} parts")
+        elif isinstance(event, PhaseProgress):
+            self._progress.bar(event.done, event.total)
+
+
 def loss_picture(losses: list[float], rates: list[float]) -> Image.Image:
     """The loss plot of a training."""
     return loss_plot(range(1, len(losses) + 1), losses, rates)

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ..core.config import Recipe
 from .fields import Field, all_fields, from_widgets, to_widgets
-from .gradio_versions import make
+from .gradio_versions import UNCHANGED, make
 from .words import Words
 
 _LINES = {"preview.prompts": 3, "preview.presets": 3}
@@ -82,6 +82,11 @@ class Form:
     def show(self, recipe: Recipe) -> list[Any]:
         """What the widgets are to show for a recipe."""
         return to_widgets(recipe, self.fields, self._say)
+
+    def changes(self, recipe: Recipe, shown: Sequence[Any]) -> list[Any]:
+        """The same, but nothing for widgets that show it already: somebody may be typing."""
+        wanted = zip(self.show(recipe), shown, strict=True)
+        return [UNCHANGED if new == old else new for new, old in wanted]
 
     def help(self) -> str:
         """Every widget's help for the page's script, which shows it where the user points."""

@@ -162,7 +162,7 @@ class FilesPage:
         told = self._say(
             "The Train page shows the settings of this file.", "“训练”页已填入此文件的设置。"
         )
-        return (notice(told), *self._form.show(recipe))
+        return (notice(told), *self._form.changes(recipe, shown))
 
     def _baked(self, name: str, weights: str, new_name: str) -> str:
         path = self._desk.bake(self._path(name), weights, new_name)

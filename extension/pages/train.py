@@ -130,7 +130,9 @@ class TrainPage:
         self.replan = unseen_button("lora_loop_replan")
         plan = ([self.seen, *widgets], [self.plan_html, self.seen])
         listen(self.replan.click, self._plan, *plan, quick=True)
-        woken = listen(unseen_button("lora_loop_wake").click, self._woken, [], widgets, quick=True)
+        woken = listen(
+            unseen_button("lora_loop_wake").click, self._woken, widgets, widgets, quick=True
+        )
         listen(woken.then, self._plan, *plan, quick=True)
         chosen = listen(
             self.preset.input,
@@ -159,9 +161,9 @@ class TrainPage:
     def _read(self, shown: tuple[Any, ...]) -> Any:
         return self._form.read(shown, self._desk.fixed())
 
-    def _woken(self) -> list[Any]:
+    def _woken(self, *shown: Any) -> list[Any]:
         """A page that was loaded again shows the settings that were used last."""
-        return self._form.show(self._desk.first_recipe())
+        return self._form.changes(self._desk.first_recipe(), shown)
 
     def _plan(self, seen: str, *shown: Any) -> tuple[Any, Any]:
         """The plan, unless the form is as it was."""
@@ -183,7 +185,7 @@ class TrainPage:
             return (UNCHANGED, *[UNCHANGED] * len(shown))
         recipe = preset.apply(self._form.read(shown, {}))
         text = self._say.text(preset.help)
-        return (notice(text), *self._form.show(recipe))
+        return (notice(text), *self._form.changes(recipe, shown))
 
     def _keep_preset(self, name: str, *shown: Any) -> tuple[Any, Any]:
         own = self._desk.host.folders().data / "presets"

@@ -72,7 +72,9 @@ def test_presets_and_plans_through_the_handlers(desk, recipe):
     assert train._plan(seen, *shown) == (UNCHANGED, UNCHANGED)
     told, *applied = train._apply_preset("Style", *shown)
     assert "The look of" in told
-    styled = train._form.read(applied, {})
+    kept = zip(applied, shown, strict=True)
+    styled = train._form.read([old if new == UNCHANGED else new for new, old in kept], {})
+    assert applied.count(UNCHANGED) > len(applied) / 2
     assert (styled.network.rank, styled.network.text_encoder) == (32, False)
     assert styled.dataset == recipe.dataset
     worse = train._form.show(replace(recipe, dataset=replace(recipe.dataset, folder="/no/such")))
