@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from .adapters.network import Network
+from .adapters.live import LiveNetwork
 from .config.dataset import DatasetConfig
 from .data.buckets import bucket_rules, lay_out
 from .data.cache import encode_latents
@@ -56,7 +56,7 @@ __all__ = [
 
 def measure_blocks(
     base: BaseModel,
-    network: Network,
+    network: LiveNetwork,
     request: MeasureRequest | None = None,
     dataset: Dataset | None = None,
     on_event: OnEvent = ignore,

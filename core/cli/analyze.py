@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from .. import session, study
-from ..adapters.network import Network
+from ..adapters.live import LiveNetwork
 from ..config.dataset import DatasetConfig
 from ..config.preview import PreviewConfig
 from ..errors import ConfigError, FileError
@@ -123,7 +123,7 @@ class _Work:
     """The three parts of the study; each tells whether it came to its end."""
 
     base: BaseModel
-    network: Network
+    network: LiveNetwork
     files: _Files
     console: Console
     stop: StopFlag

@@ -236,8 +236,8 @@ def _request(options: argparse.Namespace, file: Path) -> GridRequest | XYZReques
 
 
 def _axis(name: str, given: list[str]) -> Axis:
-    kind, *entries = given
-    if kind not in AXES or kind == "none":
-        kinds = ", ".join(known for known in AXES if known != "none")
-        raise ConfigError(f"--{name} {kind}: there is no such axis; there are {kinds}")
-    return Axis(kind, tuple(entries))
+    for kind in AXES:
+        if kind == given[0] != "none":
+            return Axis(kind, tuple(given[1:]))
+    kinds = ", ".join(known for known in AXES if known != "none")
+    raise ConfigError(f"--{name} {given[0]}: there is no such axis; there are {kinds}")

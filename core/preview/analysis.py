@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ..adapters.block_weights import BlockWeights
-from ..adapters.network import Network
+from ..adapters.live import LiveNetwork
 from ..errors import ConfigError
 from ..events import OnEvent, StopFlag, ignore, never
 from ..models.base_model import BaseModel
@@ -134,7 +133,7 @@ class Analysis:
 
 def analyze_blocks(
     base: BaseModel,
-    network: Network,
+    network: LiveNetwork,
     request: AnalysisRequest,
     part: Part | None = None,
     on_event: OnEvent = ignore,
@@ -145,11 +144,15 @@ def analyze_blocks(
     blocks = network.blocks()
     grid = render_grid(base, network, request.table(blocks), on_event, stop)
     rows = [row for row in grid.cells if row[0] is not None]
-    parts = [part.of(row[0]) if row[0] is not None else None for row in rows]
+    parts = [part.of(row[0]) for row in rows if row[0] is not None]
     effects = []
     for column, block in enumerate(blocks, 1):
-        pairs = [(row[0], row[column], inside) for row, inside in zip(rows, parts, strict=True)]
-        drawn = [_levels(*pair) for pair in pairs if pair[0] is not None and pair[1] is not None]
+        pairs = [(row[0], row[column]) for row in rows]
+        drawn = [
+            (change_levels(reference, picture), inside)
+            for (reference, picture), inside in zip(pairs, parts, strict=True)
+            if reference is not None and picture is not None
+        ]
         if drawn:
             effects.append(_effect(block, drawn))
     return Analysis(
@@ -162,10 +165,6 @@ def analyze_blocks(
 
 
 _Levels = tuple[np.ndarray, np.ndarray | None]
-
-
-def _levels(reference: Image.Image, picture: Image.Image, inside: np.ndarray | None) -> _Levels:
-    return change_levels(reference, picture), inside
 
 
 def _effect(block: str, drawn: Sequence[_Levels]) -> BlockEffect:

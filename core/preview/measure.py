@@ -9,18 +9,20 @@ one missing: 2 x blocks + 2 passes, each as dear as half a sampling step with gu
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..adapters.applied import AppliedNetwork
 from ..adapters.block_weights import BlockWeights
 from ..adapters.blocks import BASE, block_of
-from ..adapters.lora import AdapterWeights, weight_of
+from ..adapters.live import LiveNetwork
+from ..adapters.lora import AdapterWeights
 from ..adapters.network import Network
-from ..adapters.targets import find_targets
+from ..adapters.targets import find_layers
 from ..diffusion.schedule import add_noise, scaled_linear
 from ..errors import ConfigError
 from ..events import OnEvent, PhaseProgress, PhaseStarted, StopFlag, ignore, never
@@ -101,7 +103,7 @@ class Measures:
 
 def measure_blocks(
     base: BaseModel,
-    network: Network,
+    network: LiveNetwork,
     request: MeasureRequest,
     clean: Clean | None = None,
     on_event: OnEvent = ignore,
@@ -159,19 +161,36 @@ class _Norm(NamedTuple):
     base: float
 
 
-def _norms(base: BaseModel, network: Network) -> dict[str, _Norm]:
+def _norms(base: BaseModel, network: LiveNetwork) -> dict[str, _Norm]:
     """Each block's layers, the norm of their deltas and of the base's weights there."""
-    targets = find_targets(base.parts)
+    layers, delta_square = find_layers(base.parts), _delta_squares(network)
     squares: dict[str, list[tuple[float, float]]] = {}
-    for path, weights in network.weights().items():
+    for path in network.paths:
         block = block_of(path)
         if block is not None:
-            own = float(weight_of(targets[path]).detach().double().square().sum())
-            squares.setdefault(block, []).append((delta_norm(weights) ** 2, own))
+            weight = layers[path].get_parameter("weight").detach()
+            own = float(weight.double().square().sum())
+            squares.setdefault(block, []).append((delta_square(path, weight), own))
     return {
         block: _Norm(len(own), *(math.sqrt(sum(part)) for part in zip(*own, strict=True)))
         for block, own in squares.items()
     }
+
+
+def _delta_squares(network: LiveNetwork) -> Callable[[str, Tensor], float]:
+    """Give a function of a layer's path and weight: the square of the norm of its delta."""
+    if isinstance(network, Network):
+        adapters = network.weights()
+        return lambda path, _: delta_norm(adapters[path]) ** 2
+    if not isinstance(network, AppliedNetwork):
+        raise TypeError(f"no norm is known for a {type(network).__name__}")
+    updates = network.updates
+
+    def square(path: str, weight: Tensor) -> float:
+        delta = updates[path].delta(weight)
+        return 0.0 if delta is None else float(delta.double().square().sum())
+
+    return square
 
 
 class _Effect(NamedTuple):
@@ -229,7 +248,7 @@ class _Outputs:
     """The U-Net's outputs for the same samples with any blocks of a network."""
 
     def __init__(
-        self, base: BaseModel, network: Network, samples: _Samples, text: TextOptions
+        self, base: BaseModel, network: LiveNetwork, samples: _Samples, text: TextOptions
     ) -> None:
         self._base, self._network, self._samples, self._text = base, network, samples, text
         self._conditions: dict[Hashable, list[Condition]] = {}

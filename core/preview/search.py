@@ -38,7 +38,7 @@ Picture = Image.Image | None
 class _Row(NamedTuple):
     """One picture: its place in the row, the base's pixels, the whole change, the part."""
 
-    index: int
+    place: int
     base: np.ndarray
     change: np.ndarray
     part: np.ndarray
@@ -63,12 +63,12 @@ class Region:
 
     def kept(self, pictures: Sequence[Picture]) -> Kept:
         """Give how far pictures have gone from the base's to the whole network's: 0 to 1."""
-        return self._along([_pixels(pictures[row.index]) - row.base for row in self._rows])
+        return self._along([_pixels(pictures[row.place]) - row.base for row in self._rows])
 
     def between(self, first: Sequence[Picture], second: Sequence[Picture]) -> Kept:
         """Give how much of the whole change lies between two rows of pictures."""
         return self._along(
-            [_pixels(second[row.index]) - _pixels(first[row.index]) for row in self._rows]
+            [_pixels(second[row.place]) - _pixels(first[row.place]) for row in self._rows]
         )
 
     def _along(self, changes: Sequence[np.ndarray]) -> Kept:

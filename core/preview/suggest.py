@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from ..adapters.block_weights import BlockWeights
-from ..adapters.network import Network
+from ..adapters.live import LiveNetwork
 from ..config.fields import Text
 from ..errors import ConfigError
 from ..events import OnEvent, StopFlag, ignore, never
@@ -139,7 +139,7 @@ _WORDS = {
 
 def suggest_weights(
     base: BaseModel,
-    network: Network,
+    network: LiveNetwork,
     request: SuggestionRequest,
     part: Part,
     on_event: OnEvent = ignore,

@@ -6,8 +6,10 @@ from unittest import mock
 import pytest
 import torch
 
+from lora_loop.core.adapters.applied import AppliedNetwork
 from lora_loop.core.adapters.block_weights import BlockWeights
 from lora_loop.core.adapters.blocks import block_of
+from lora_loop.core.adapters.forms import Update
 from lora_loop.core.adapters.lora import AdapterWeights, lora_delta, weight_of
 from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.targets import find_targets
@@ -84,6 +86,26 @@ def test_of_a_single_block_all_is_its_own(base: BaseModel, network: Network) -> 
     found = by_block(measure_blocks(base, scaled(base, network, {"M00": 1.0}, other=0.0), FEW))
     assert found["M00"].share == found["M00"].alone == found["M00"].without == pytest.approx(1)
     assert all(one.share == one.alone == 0 for name, one in found.items() if name != "M00")
+
+
+def test_a_network_from_a_file_of_any_algorithm_is_measured_alike(
+    base: BaseModel, network: Network
+) -> None:
+    updates = {
+        path: Update(
+            {
+                "lora_down.weight": own.down_RI,
+                "lora_up.weight": own.up_OR,
+                "alpha": torch.tensor(own.alpha),
+            }
+        )
+        for path, own in network.weights().items()
+    }
+    applied = by_block(measure_blocks(base, AppliedNetwork(updates), FEW))
+    for block, found in by_block(measure_blocks(base, network, FEW)).items():
+        for part in ("layers", "norm", "relative", "weight_share", "share", "alone", "without"):
+            own, other = getattr(found, part), getattr(applied[block], part)
+            assert other == pytest.approx(own, rel=1e-2, abs=1e-3), (block, part)
 
 
 def test_small_changes_add_up(base: BaseModel, network: Network) -> None:
