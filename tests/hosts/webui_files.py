@@ -94,7 +94,7 @@ def adopted(model, family):
     )
     live = WebUILoan(model).live()
     weights = {
-        name: torch.full((1,), 0.01).expand(tensor.shape) if tensor.is_floating_point() else tensor
+        name: torch.full((), 0.01).expand(tensor.shape) if tensor.is_floating_point() else tensor
         for name, tensor in model.state_dict().items()
     }
     live = dataclasses.replace(live, parts={"checkpoint": weights})
