@@ -42,7 +42,7 @@ def table_sheet(table: Table, picture_of: PictureOf, title: str, footer: str) ->
         pages=table.pages,
         footer=footer,
         picture_size=pages[0][0][0][0].size,
-        compares=say("difference", language) if table.compare else "",
+        compares=say("base", language) if table.compare else "",
         scale=(say("scale", language), say("full", language)),
     )
     return draw_sheet(sheet, pages)
