@@ -32,11 +32,13 @@ def sample(tensor: Tensor, limit: int | None) -> Tensor:
     flat = alias(tensor).reshape(-1)
     if limit is None or flat.numel() * flat.element_size() <= limit:
         return flat
+    # older torch can't put 8-bit floats together, but their bytes
+    plain = flat.view(torch.uint8) if flat.element_size() == 1 else flat
     block = _BLOCK // flat.element_size()
     count = flat.numel() // block
     step = -(-count // max(1, limit // _BLOCK))
-    rows = flat[: count * block].view(count, block)[::step]
-    return torch.cat([rows.reshape(-1), flat[-block:]])
+    rows = plain[: count * block].view(count, block)[::step]
+    return torch.cat([rows.reshape(-1), plain[-block:]]).view(flat.dtype)
 
 
 def checksums(tensors: Sequence[Tensor], limit: int | None) -> list[tuple[int, int]]:

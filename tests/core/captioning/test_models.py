@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from lora_loop.core.captioning.download import USUAL, fetch
 from lora_loop.core.captioning.models import captioner_names, download_plans, make_captioner
 from lora_loop.core.captioning.protocol import CaptionerSource
+from lora_loop.core.captioning.wd14 import WD14Tagger
 from lora_loop.core.config.caption import CaptionConfig
 from lora_loop.core.errors import CheckpointError
 
@@ -40,6 +41,12 @@ def source(*folders):
     )
 
 
+def tagger(config, *folders) -> WD14Tagger:
+    made = make_captioner(config, source(*folders))
+    assert isinstance(made, WD14Tagger)
+    return made
+
+
 def test_models_are_found_by_name(models):
     assert captioner_names("wd14", [models]) == ["wd-three", "wd-four", "wd-two", "wd-one"]
     assert captioner_names("blip", [models, models / "missing"]) == []
@@ -56,14 +63,12 @@ def test_names_that_can_be_no_path(models):
     [("wd-one", "1"), ("Smiling/WD-Two", "2"), ("wd-three", "3"), ("wd-four", "6"), ("", "3")],
 )
 def test_a_model_is_chosen_by_name_or_is_the_first(models, model, content):
-    tagger = make_captioner(CaptionConfig(model=model), source(models))
-    assert tagger._files.onnx.read_text() == content
+    assert tagger(CaptionConfig(model=model), models)._files.onnx.read_text() == content
 
 
 def test_a_model_is_chosen_by_path(models):
     for path in (models / "wd-one", models / "wd-one" / "model.onnx"):
-        tagger = make_captioner(CaptionConfig(model=str(path)), source())
-        assert tagger._files.onnx.read_text() == "1"
+        assert tagger(CaptionConfig(model=str(path)))._files.onnx.read_text() == "1"
     with pytest.raises(CheckpointError, match=r"halved holds no wd14 model.*selected_tags\.csv"):
         make_captioner(CaptionConfig(model=str(models / "halved")), source())
 
@@ -95,9 +100,9 @@ def test_nothing_is_downloaded_unless_asked_for(models, tiny, tmp_path, monkeypa
     with pytest.raises(CheckpointError, match=r"caption\.download"):
         make_captioner(CaptionConfig(), source(empty))
     assert asked == []
-    tagger = make_captioner(CaptionConfig(download=True), source(empty))
+    fetched = tagger(CaptionConfig(download=True), empty)
     assert asked == [(USUAL["wd14"], tuple(download_plans("wd14")[0]))]
-    assert tagger.name == "wd-vit-tagger-v3"
+    assert fetched.name == "wd-vit-tagger-v3"
     make_captioner(CaptionConfig(download=True), source(empty))
     assert len(asked) == 1  # it is there now
     with pytest.raises(CheckpointError, match="owner/name"):
