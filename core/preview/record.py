@@ -81,7 +81,7 @@ def grid_metadata(
             {
                 "label": given.label,
                 "blocks": dict(given.ratios),
-                **({"elements": _elements(given)} if given.elements else {}),
+                "elements": ",".join(rule.text() for rule in given.elements),
             }
             for given in weights
         ],
@@ -170,10 +170,6 @@ def _read_cell(
         text_encoder=float(cell["text_encoder"]),
         network=str(cell["network"]),
     )
-
-
-def _elements(given: BlockWeights) -> str:
-    return ",".join(rule.text() for rule in given.elements)
 
 
 def _weights(given: Mapping[str, Any]) -> BlockWeights:
