@@ -57,7 +57,8 @@ def opened(browser, page_file):
     """The page, offline, and everything that it complained of or asked for."""
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 800})
     page, said, asked = context.new_page(), [], []
-    page.on("console", lambda message: said.append(message.text))
+    # Chromium's hints, as on how often a canvas is read here, are no complaints
+    page.on("console", lambda one: said.append(one.text) if one.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(page_file.as_uri())
