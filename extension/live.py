@@ -21,7 +21,7 @@ def plan_line(planned: Planned, say: Words) -> str:
             f"{planned.images:,} pictures in {planned.buckets} sizes",
             f"{planned.images:,} 张图，{planned.buckets} 种尺寸",
         ),
-        say(f"{planned.epochs:,} epochs", f"{planned.epochs:,} 轮"),
+        say(counted(planned.epochs, "epoch"), f"{planned.epochs:,} 轮"),
         say("file ", "文件 ") + readable_bytes(planned.file_bytes),
         say("memory about ", "显存约 ") + readable_bytes(planned.memory_bytes),
     ]
@@ -48,7 +48,7 @@ def findings(found: Iterable[Finding], say: Words) -> str:
     if more > 0:
         items.append(f"<li>{say(f'and {more} more', f'另有 {more} 条')}</li>")
     worst = sum(finding.level != "info" for finding in ordered)
-    title = say(f"{len(ordered)} findings", f"{len(ordered)} 条提示")
+    title = say(counted(len(ordered), "finding"), f"{len(ordered)} 条提示")
     if worst:
         title += say(f", {worst} to look at", f"，其中 {worst} 条需留意")
     return (
@@ -112,6 +112,11 @@ def queue_list(jobs: Iterable[Job], say: Words) -> str:
         for job in jobs
     )
     return f'<ul class="lora-loop-queue">{rows}</ul>' if rows else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """2 -> '2 epochs', 1 -> '1 epoch'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _log(now: Snapshot, say: Words) -> str:

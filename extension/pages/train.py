@@ -198,7 +198,7 @@ class TrainPage:
         job = self._desk.train(recipe)
         self._desk.remember(recipe)
         name = self._desk.next_name(recipe)
-        ahead = sum(other.state != "waiting" for other in self._desk.board.jobs()[:1])
+        ahead = self._desk.board.current() not in (None, job)
         told = self._say(
             f"{job.title} is {'in the queue' if ahead else 'starting'}. "
             f"The next one will be called {name}.",
