@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..core.config import Text
+from .analyze_nodes import AnalyzeBlocks
 from .block_nodes import ApplyBlockWeights, BlockWeightPreview, GridAxes
 from .caption_nodes import CaptionDataset, CaptionerOptions
 from .dataset_nodes import LoadDataset, PrepareDataset
@@ -23,6 +24,7 @@ _NODES: tuple[tuple[type, Text], ...] = (
     (GridAxes, Text("Grid Axes", "网格坐标轴")),
     (LoadLoRAForTest, Text("Load LoRA for Test", "加载待测 LoRA")),
     (ApplyBlockWeights, Text("Apply Block Weights", "应用分层权重")),
+    (AnalyzeBlocks, Text("Analyze Blocks", "分析各层")),
     (BakeLoRA, Text("Bake LoRA", "固化 LoRA")),
     (LoadRecipe, Text("Load Recipe", "加载配方")),
     (SaveRecipe, Text("Save Recipe", "保存配方")),

@@ -16,6 +16,7 @@ IDS = {
     "LoraLoopGridAxes",
     "LoraLoopLoadLoRAForTest",
     "LoraLoopApplyBlockWeights",
+    "LoraLoopAnalyzeBlocks",
     "LoraLoopBakeLoRA",
     "LoraLoopLoadRecipe",
     "LoraLoopSaveRecipe",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lora_loop.comfy_nodes.analyze_nodes import AnalyzeBlocks
 from lora_loop.comfy_nodes.dataset_nodes import LoadDataset
 from lora_loop.comfy_nodes.lora_nodes import LoadLoRAForTest, SaveLoRA
 from lora_loop.comfy_nodes.recipe_nodes import LoadRecipe, ResumeTraining, SaveRecipe
@@ -249,3 +250,14 @@ def test_a_saved_lora_is_in_the_list_and_never_overwritten(host, dataset):
     assert load_file(bare).keys() == lora.tensors.keys()
     with pytest.raises(ConfigError, match="name is"):
         SaveLoRA().save(lora, "a/b", **save)
+
+
+def test_the_blocks_of_a_trained_lora_are_measured(host, dataset):
+    lora, *_ = train(dataset)
+    widgets = {"prompts": "momo", "samples": 1, "language": "en"}
+    chart, text = AnalyzeBlocks().analyze("model", "clip", "vae", lora, **widgets)["result"]
+    assert chart.shape[3] == 3
+    assert {line.split()[0] for line in text.splitlines()[1:]} >= {"BASE", "IN01", "M00", "OUT11"}
+    host.cancel_after = host.asked
+    with pytest.raises(host.cancelled):
+        AnalyzeBlocks().analyze("model", "clip", "vae", lora, **widgets)
