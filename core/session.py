@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from . import graphwork, study, workbench
+from .adapters.applied import AppliedNetwork, AppliedStack
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
 from .adapters.decompose import RankRule
@@ -65,7 +66,7 @@ from .log import logger
 from .models.adoption import adopted
 from .models.base_model import BaseModel, load_base_model
 from .models.live import LiveFacts, LiveModel
-from .models.networks import open_network
+from .models.networks import open_applied, open_network
 from .models.text import TextOptions
 from .planner import Plan, network_path
 from .planner import make_plan as planned
@@ -85,6 +86,8 @@ from .workbench import Dataset
 
 __all__ = [
     "AXES",
+    "AppliedNetwork",
+    "AppliedStack",
     "Axis",
     "Bake",
     "Baked",
@@ -128,6 +131,7 @@ __all__ = [
     "make_plan",
     "merge_files",
     "network_tensors",
+    "open_applied",
     "open_base",
     "open_captioner",
     "open_network",
@@ -336,7 +340,8 @@ def preview(
     """Draw block weights x prompts, or any axes, with the network that is in memory.
 
     Files that a network axis names are read before anything is drawn. A grid's own table, as
-    `read_grid` gives it, draws it again.
+    `read_grid` gives it, draws it again. Other networks act beside it where it is attached as one
+    of an `AppliedStack`.
     """
 
     def open_other(name: str) -> LiveNetwork:

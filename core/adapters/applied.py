@@ -23,6 +23,12 @@ from .strength import Strength
 from .targets import Parts, find_layers
 
 _NAMES = ("weight", "bias")
+KEPT_NUMBERS = 1 << 26
+"""Deltas of up to so many numbers in all are kept between changes of strengths.
+
+Of a small model a picture takes hardly longer than they do; of a large one they take a few
+thousandths of it, and keeping them would double the memory.
+"""
 
 
 class AppliedParameter(nn.Parameter):
@@ -96,6 +102,7 @@ class _Place:
         self.own: nn.Parameter = module.get_parameter(name)
         self.sum: AppliedParameter | None = None
         self.is_summed = False
+        self.kept: dict[int, Tensor | None] = {}
 
     def show(self, *, adapted: bool) -> None:
         """Give the layer the sum or its own parameter."""
@@ -105,20 +112,23 @@ class _Place:
     @torch.no_grad()
     def renew(self, deltas: Iterable[tuple[float, Tensor]]) -> None:
         """Compute the sum anew, where any delta has a strength other than 0."""
-        total: Tensor | None = None
-        for strength, delta in deltas:
-            if total is None:
-                total = self.own.detach().to(torch.float32, copy=True)
-            total.add_(delta.to(total.device), alpha=strength)
-        self.is_summed = total is not None
-        if total is None:
+        given = list(deltas)
+        self.is_summed = bool(given)
+        if not given:
             return
         if self.sum is None:
             # 8 bits would round updates away; such weights are converted at each use in any case
             dtype = self.own.dtype if self.own.element_size() > 1 else torch.bfloat16
             held = torch.empty(self.own.shape, dtype=dtype, device=self.own.device)
             self.sum = AppliedParameter(held, requires_grad=False)
-        self.sum.copy_(total)
+        (strength, delta), *others = given
+        own, is_exact = self.own.detach(), self.sum.dtype == torch.float32
+        total = self.sum if is_exact and own.dtype == torch.float32 else None
+        total = torch.add(own.float(), delta, alpha=strength, out=total)
+        for strength, delta in others:
+            total.add_(delta, alpha=strength)
+        if total is not self.sum:
+            self.sum.copy_(total)
 
 
 class AppliedStack:
@@ -127,6 +137,7 @@ class AppliedStack:
     def __init__(self, networks: Sequence[AppliedNetwork]) -> None:
         self.networks = tuple(networks)
         self._places: dict[str, list[_Place]] = {}
+        self._keeps = False
 
     def attach(self, parts: Parts) -> None:
         """Let a base model's layers be adapted until `detach`.
@@ -148,6 +159,8 @@ class AppliedStack:
                 network.enter(self)
                 entered.append(network)
             self._places = {path: _places(path, layers[path]) for path in paths}
+            numbers = (place.own.numel() for places in self._places.values() for place in places)
+            self._keeps = sum(numbers) * len(self.networks) <= KEPT_NUMBERS
             self.renew(paths)
         except BaseException:
             self._give_back(entered)
@@ -206,9 +219,17 @@ class AppliedStack:
             if path not in network.updates:
                 continue
             strength = network.strength.of(path) if alone else network.acting(path)
-            delta = _delta(path, network.updates[path], place) if strength else None
+            delta = self._delta(path, network, place) if strength else None
             if delta is not None:
                 yield strength, delta
+
+    def _delta(self, path: str, network: AppliedNetwork, place: _Place) -> Tensor | None:
+        if id(network) in place.kept:
+            return place.kept[id(network)]
+        delta = _delta(path, network.updates[path], place)
+        if self._keeps:
+            place.kept[id(network)] = delta
+        return delta
 
 
 def _places(path: str, module: nn.Module) -> list[_Place]:

@@ -152,7 +152,7 @@ def _lora(t: Tensors, weight: Tensor) -> Tensor:
         return scale * _tucker(t[MID], up_OR.t(), down_RI.flatten(1))
     if weight.dim() == 4 and down_RI.dim() == 4 and down_RI.shape[1:] != weight.shape[1:]:
         raise RuntimeError("another kernel")
-    return scale * (up_OR @ down_RI.flatten(1))
+    return (scale * up_OR) @ down_RI.flatten(1)
 
 
 def _tucker(core: Tensor, up_RO: Tensor, down_RI: Tensor) -> Tensor:  # noqa: N803
@@ -167,7 +167,7 @@ def _loha(t: Tensors, weight: Tensor) -> Tensor:
         a, b = t[f"{half}_a"], t[f"{half}_b"]
         core = t.get(half.replace("w", "t"))
         halves.append(a.flatten(1) @ b.flatten(1) if core is None else _tucker(core, a, b))
-    return scale_of(t, len(t["hada_w1_b"])) * halves[0] * halves[1]
+    return halves[0].mul_(halves[1]).mul_(scale_of(t, len(t["hada_w1_b"])))
 
 
 def _lokr(t: Tensors, weight: Tensor) -> Tensor:

@@ -37,6 +37,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="", help="the base model; needed for DoRA, IA3, GLoRA and OFT"
     )
+    parser.add_argument(
+        "--dylora-rank", type=int, default=0, help="how many components of a DyLoRA to use (all)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="for R and U among the weights (1)")
     add_file_options(parser, "file to write (NETWORK-PRESET.safetensors)")
 
@@ -68,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         rank=options.rank,
         checkpoint=options.checkpoint,
         precision=options.precision,
+        dylora_rank=options.dylora_rank,
         seed=options.seed,
     )
     say_baked(session.bake_file(options.network, bake, options.output, overwrite=options.overwrite))

@@ -40,7 +40,8 @@ class Bake:
     form: "lora" for every tool, "same" keeps each layer's own, "diff" writes whole deltas. rank:
     the largest that layers get; 0 keeps products of factors whole, and 99.9 % of other deltas,
     both within rank 128. checkpoint: the base model, for DoRA, IA3, GLoRA and OFT. precision: ""
-    keeps that of the file. seed: for R and U among the weights. presets: the user's own, by name.
+    keeps that of the file. dylora_rank: components of a DyLoRA that are used, 0 for all. seed: for
+    R and U among the weights. presets: the user's own, by name.
     """
 
     weights: str
@@ -50,6 +51,7 @@ class Bake:
     rank: int = 0
     checkpoint: str = ""
     precision: str = ""
+    dylora_rank: int = 0
     seed: int = 1
     presets: Mapping[str, str] = field(default_factory=dict)
 
@@ -104,7 +106,7 @@ def bake_file(
     output = output or source.with_name(f"{source.stem}-{_file_label(weights)}.safetensors")
     if not overwrite:
         refuse_existing(output)
-    updates = _updates(file)
+    updates = _updates(file, bake.dylora_rank)
     weight = weights_for(file, bake.checkpoint)
     baked = bake_layers(updates, strength, bake.form, weight, bake.rule)
     metadata = {
@@ -177,7 +179,7 @@ def merge_files(
     first = replace(files[0], family=family)
     merged = merge_layers(
         [
-            Ingredient(_updates(file), merge.bake.strength(family))
+            Ingredient(_updates(file, merge.bake.dylora_rank), merge.bake.strength(family))
             for file, merge in zip(files, merges, strict=True)
         ],
         weights_for(first, checkpoint),
@@ -294,12 +296,12 @@ def _is_read_elsewhere(weights: str) -> bool:
     return weights in KNOWN_ELSEWHERE or ("=" not in weights and weights.count(",") > 1)
 
 
-def _updates(file: AdapterFile) -> dict[str, Update]:
+def _updates(file: AdapterFile, rank: int = 0) -> dict[str, Update]:
     updates = {key: Update(tensors) for key, tensors in file.layers.items()}
     for key, update in updates.items():
         with named(f"{file.path}: {key}"):
             _ = update.form
-    return updates
+    return {key: update.cut(rank) for key, update in updates.items()}
 
 
 @contextmanager

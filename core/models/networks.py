@@ -19,14 +19,15 @@ from .base_model import BaseModel
 from .families import FAMILIES
 
 
-def open_network(base: BaseModel, path: Path) -> LiveNetwork:
+def open_network(base: BaseModel, path: Path, rank: int = 0) -> LiveNetwork:
     """A network from a file, ready to be attached to `base`. Raises FileError, ConfigError.
 
-    Plain LoRA is computed beside the base's weights, which keeps the smallest of updates in half
-    precision; every other algorithm is added to them.
+    rank: how many components of a DyLoRA to use, 0 for all. Plain LoRA is computed beside the
+    base's weights, which keeps the smallest of updates in half precision; every other algorithm is
+    added to them.
     """
     file = read_adapters(path)
-    updates = fitting_updates(file, base)
+    updates = {name: own.cut(rank) for name, own in fitting_updates(file, base).items()}
     targets = find_targets(base.parts)
     if all(update.is_plain for update in updates.values()) and set(updates) <= set(targets):
         return _trainable(targets, updates)
@@ -34,7 +35,7 @@ def open_network(base: BaseModel, path: Path) -> LiveNetwork:
 
 
 def open_applied(base: BaseModel, path: Path, rank: int = 0) -> AppliedNetwork:
-    """A network from a file for a stack of several. rank: DyLoRA's, 0 is all of it."""
+    """A network from a file for an `AppliedStack` of several. rank: as `open_network` has it."""
     updates = fitting_updates(read_adapters(path), base)
     return AppliedNetwork({name: update.cut(rank) for name, update in updates.items()})
 

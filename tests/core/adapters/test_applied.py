@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lora_loop.core.adapters import applied
 from lora_loop.core.adapters.applied import AppliedNetwork, AppliedStack
 from lora_loop.core.adapters.block_weights import BlockWeights
 from lora_loop.core.adapters.blocks import BASE, block_of
@@ -97,20 +98,20 @@ def test_the_bases_own_parameters_come_back(parts, random_updates) -> None:
     assert not network.is_attached_to(parts)
 
 
-def test_only_layers_whose_strength_changes_are_computed(
-    parts, random_updates, monkeypatch
-) -> None:
+@pytest.mark.parametrize("kept", [0, applied.KEPT_NUMBERS])
+def test_only_what_changes_is_computed(parts, random_updates, monkeypatch, kept) -> None:
     network = AppliedNetwork(random_updates("lokr", some_layers(parts), 0.3))
     computed = []
     delta = Update.delta
+    monkeypatch.setattr(applied, "KEPT_NUMBERS", kept)
     monkeypatch.setattr(Update, "delta", lambda self, w: computed.append(1) or delta(self, w))
     with network.attached(parts):
         computed.clear()
         network.set_strength(block_weights=BlockWeights.parse("ALL=1, M00=0.5"))
         inside = [path for path in network.paths if block_of(path) == "M00"]
-        assert len(computed) == len(inside)
+        assert len(computed) == (0 if kept else len(inside))
         network.set_strength(block_weights=BlockWeights.parse("ALL=1, M00=0.5"))
-        assert len(computed) == len(inside)
+        assert len(computed) == (0 if kept else len(inside))
 
 
 def test_several_at_once_add_up_each_with_its_own_strengths(parts, random_updates) -> None:

@@ -163,6 +163,15 @@ def test_a_vector_of_fewer_blocks_says_what_it_turns_off(make_file, tmp_path) ->
         bake_file(path, Bake(weights="NONE"), tmp_path / "none.safetensors")
 
 
+def test_a_dylora_is_cut_before_it_is_baked(make_file, stored, tmp_path) -> None:
+    path, updates = make_file("lora")
+    bake = Bake(weights="ALL", dylora_rank=1, **FP32)
+    baked = bake_file(path, bake, tmp_path / "baked.safetensors")
+    cut = {name: update.cut(1) for name, update in updates.items()}
+    close(deltas(baked.file.path, stored), wanted(cut, stored))
+    assert read_adapters(baked.file.path).metadata["ss_network_dim"] == "1"
+
+
 def test_merging_is_a_sum(make_file, stored, tmp_path) -> None:
     first, one = make_file("lora", 1, "one")
     second, two = make_file("loha", 2, "two")
