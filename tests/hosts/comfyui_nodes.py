@@ -393,7 +393,7 @@ class Findings:
             module for name, module in sys.modules.items() if name.endswith(".core.train.trainer")
         )
         whole = trainer.Trainer.advance
-        for name, error in ERRORS.items():
+        for rank, (name, error) in enumerate(ERRORS.items(), 3):  # trainings of their own
             count = [0]
 
             def advance(self, count=count, error=error):
@@ -404,7 +404,7 @@ class Findings:
 
             trainer.Trainer.advance = advance
             try:
-                self.run(name, {**self.loader, **training(self.runner, rank=3)})
+                self.run(name, {**self.loader, **training(self.runner, rank=rank)})
             finally:
                 trainer.Trainer.advance = whole
             self.as_before(name)
