@@ -56,7 +56,10 @@ class WebUILoan(Loan):
         self._networks: list[Any] = []
 
     def live(self) -> LiveModel:
-        """All parts have a single file's names; the host's wrappers are passed over."""
+        """All parts by a single file's names, the host's wrappers passed over; SDXL's one by one.
+
+        The host holds SDXL's text encoders under two names, `conditioner` and `cond_stage_model`.
+        """
         info = self._model.sd_checkpoint_info
         zero_snr = True if shared.opts.sd_noise_schedule == _ZERO_SNR else None
         facts = LiveFacts(
@@ -68,7 +71,16 @@ class WebUILoan(Loan):
             zero_terminal_snr=zero_snr,
             prepared=self.plain,
         )
-        return LiveModel.of_checkpoint(self._model, facts)
+        if not self._model.is_sdxl:
+            return LiveModel.of_checkpoint(self._model, facts)
+        first, second, *_ = self._model.conditioner.embedders
+        parts = {
+            "unet": self._model.model.diffusion_model,
+            "vae": self._model.first_stage_model,
+            "text_encoder": _inner(first),
+            "text_encoder_2": _inner(second),
+        }
+        return LiveModel(parts=parts, facts=facts)
 
     def is_current(self) -> bool:
         """The host loads another file into the same modules, so the file counts too."""
@@ -110,3 +122,8 @@ class WebUILoan(Loan):
 
 def _names(module: nn.Module) -> object:
     return getattr(module, _NAMES, ())
+
+
+def _inner(encoder: nn.Module) -> nn.Module:
+    """A text encoder without the host's wrapper, which it has while prompts may be weighted."""
+    return getattr(encoder, "wrapped", encoder)

@@ -93,11 +93,16 @@ def adopted(model, family):
         name_for_extra=family, metadata={}, filename=f"{family}.safetensors", sha256=None
     )
     live = WebUILoan(model).live()
-    weights = {
-        name: torch.full((), 0.01).expand(tensor.shape) if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
+    parts = {
+        part: {
+            name: torch.full((), 0.01).expand(tensor.shape)
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in module.state_dict().items()
+        }
+        for part, module in live.parts.items()
     }
-    live = dataclasses.replace(live, parts={"checkpoint": weights})
+    live = dataclasses.replace(live, parts=parts)
     base = BaseConfig(checkpoint=f"{family}.safetensors")
     with session.adopt(live, base, MemoryConfig(precision="fp32"), torch.device("cpu")) as lent:
         parts = {"unet": lent.unet, **lent.text_encoders}
