@@ -163,7 +163,8 @@ def test_fp16_weights_train_as_the_same_numbers_in_fp32(hosted, hosts, thin_tens
     narrow = half(thin_tensors, torch.float16)
     one = train(hosts.webui(narrow), named(hosted, "narrow"))
     other = train(hosts.webui(half(narrow, torch.float32)), named(hosted, "wide"))
-    assert one.history.losses == pytest.approx(other.history.losses, rel=1e-5)
+    # the same numbers, but products of other kernels, which sum in another order
+    assert one.history.losses == pytest.approx(other.history.losses, rel=1e-4)
 
 
 def test_sdxl_as_comfyui_holds_it(hosted, hosts, checkpoints):
