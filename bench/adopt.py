@@ -169,7 +169,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, and append to a file."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", choices=["thin", "sd15", "sdxl"], default="sdxl")
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp16")
     parser.add_argument("--rounds", type=int, default=5)

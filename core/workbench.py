@@ -10,7 +10,7 @@ from PIL import Image
 
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import LENGTHS, ORDERS
-from .adapters.network import Network
+from .adapters.live import LiveNetwork
 from .adapters.presets import preset_names
 from .config.base import EMBEDDED, BaseConfig
 from .config.dataset import DatasetConfig
@@ -37,7 +37,7 @@ __all__ = [
     "BlockWeights",
     "Dataset",
     "DatasetReport",
-    "Network",
+    "LiveNetwork",
     "NetworkFacts",
     "block_order",
     "dataset_report",
@@ -93,7 +93,7 @@ def dataset_report(dataset: Dataset, recipe: Recipe, resolution: int) -> Dataset
 
 def draw_with(
     base: BaseModel,
-    network: Network | None,
+    network: LiveNetwork | None,
     weights: BlockWeights | None,
     request: GridRequest,
     on_event: OnEvent = ignore,

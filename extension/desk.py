@@ -31,7 +31,7 @@ _MOST_FILES = 200_000  # of a dataset's folders, when looking whether something 
 class Live:
     """A network in memory, and what it is drawn with. path: its file, if it has one."""
 
-    network: workbench.Network
+    network: workbench.LiveNetwork
     recipe: Recipe
     family: str
     path: Path | None

@@ -36,6 +36,7 @@ def test_train_watch_draw_and_bake(client, recipe):
     planned = client.post(f"{PREFIX}/report", json={"recipe": to_mapping(recipe)})
     assert planned.json()["steps"] == 2
     started = client.post(f"{PREFIX}/train", json={"recipe": to_mapping(recipe)}).json()
+    job = {"state": "queued", "error": "it never ended", "losses": [], "files": []}
     for _ in range(4000):
         job = client.get(f"{PREFIX}/status/{started['job']}").json()
         if job["state"] in ("done", "failed"):
