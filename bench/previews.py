@@ -49,7 +49,8 @@ def measure(algorithm: str, vectors: int, steps: int) -> dict[str, object]:
     from lora_loop.core.preview.sampling import DrawSettings, Prompt, draw
 
     base = session.open_base(BaseConfig(), MemoryConfig(precision="fp32"), torch.device("cpu"))
-    layers = {p: m for p, m in find_layers(base.parts).items() if m.weight.dim() > 1}
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    layers = {p: m for p, m in find_layers(base.parts).items() if isinstance(m, kinds)}
     network = AppliedNetwork(random_updates()(algorithm, layers, 0.05))
     settings = DrawSettings(steps=steps, seed=1)
     chance = torch.Generator().manual_seed(0)

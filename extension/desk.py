@@ -192,8 +192,7 @@ class Desk:
         name = (name or "").strip()
         check_name("the new file's name", name)
         path = self.host.folders().networks / f"{name}.safetensors"
-        text = weights if isinstance(weights, str) else f"{weights.label}:{weights.text()}"
-        baked = session.bake_file(source, session.Bake(weights=text), path)
+        baked = session.bake_file(source, session.Bake(weights=weights), path)
         self.host.written(Written(path=baked.file.path))
         return baked.file.path
 

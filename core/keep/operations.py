@@ -35,7 +35,7 @@ _BASE_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bake:
-    """What to fold into a file: block weights as users write them, and the parts' strengths.
+    """What to fold into a file: block weights, read or as users write them; the parts' strengths.
 
     form: "lora" for every tool, "same" keeps each layer's own, "diff" writes whole deltas. rank:
     the largest that layers get; 0 keeps products of factors whole, and 99.9 % of other deltas,
@@ -44,7 +44,7 @@ class Bake:
     R and U among the weights. presets: the user's own, by name.
     """
 
-    weights: str
+    weights: str | BlockWeights
     unet: float = 1.0
     text_encoder: float = 1.0
     form: BakeForm = "lora"
@@ -64,6 +64,11 @@ class Bake:
         """Return the strengths for a network of this family."""
         weights = BlockWeights.parse(self.weights, family, seed=self.seed, presets=self.presets)
         return Strength(unet=self.unet, text_encoder=self.text_encoder, block_weights=weights)
+
+    @property
+    def text(self) -> str:
+        """The weights as a user would write them."""
+        return self.weights if isinstance(self.weights, str) else self.weights.text()
 
     @property
     def rule(self) -> RankRule | None:
@@ -187,8 +192,7 @@ def merge_files(
     )
     metadata = _metadata(first, output, merged.layers)
     metadata["lora_loop.merged"] = "; ".join(
-        f"{m.path.name}: {m.bake.weights}, unet {m.bake.unet:g}, "
-        f"text encoder {m.bake.text_encoder:g}"
+        f"{m.path.name}: {m.bake.text}, unet {m.bake.unet:g}, text encoder {m.bake.text_encoder:g}"
         for m in merges
     )
     written = write_adapters(

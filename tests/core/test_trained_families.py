@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lora_loop.core import session
+from lora_loop.core.adapters.network import Network
 from lora_loop.core.config.recipe import Recipe
 from lora_loop.core.data.batches import BatchPlan
 from lora_loop.core.data.buckets import BucketRules, lay_out
@@ -79,6 +80,7 @@ def test_a_training_ends_in_a_network_that_draws(recipe, thin, family):
     assert all(bool(SGM.match(key)) == (family == "sdxl") for key in unet)
     assert moved(file, "lora_unet_") == set(unet)
     opened = session.open_network(base, trained.path)
+    assert isinstance(opened, Network)
     assert set(opened.paths) == set(trained.network.paths)
     for path, weights in opened.weights().items():
         own = trained.network.weights()[path]

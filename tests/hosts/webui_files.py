@@ -101,6 +101,7 @@ def adopted(model, family):
             for name, tensor in module.state_dict().items()
         }
         for part, module in live.parts.items()
+        if isinstance(module, torch.nn.Module)
     }
     live = dataclasses.replace(live, parts=parts)
     base = BaseConfig(checkpoint=f"{family}.safetensors")

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,6 +153,12 @@ def request_with(account):
     return Request({"type": "http", "headers": headers})
 
 
+def answer(coroutine):
+    """Run it to its end in a thread of its own: a browser's tests leave their loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
+
 def test_the_api_asks_for_the_hosts_accounts(host, modules):
     from fastapi import HTTPException
 
@@ -159,10 +166,10 @@ def test_the_api_asks_for_the_hosts_accounts(host, modules):
     modules.shared.cmd_opts.api_auth = "ann:a:b,bob:pass"
     check = host.api_dependencies()[0].dependency
     for account in ("ann:a:b", "bob:pass"):
-        asyncio.run(check(request_with(account)))
+        answer(check(request_with(account)))
     for account in ("ann:a", "bob:", "eve:pass"):
         with pytest.raises(HTTPException) as caught:
-            asyncio.run(check(request_with(account)))
+            answer(check(request_with(account)))
         assert caught.value.status_code == 401
 
 
