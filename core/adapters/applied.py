@@ -107,11 +107,11 @@ class _Place:
     def show(self, *, adapted: bool) -> None:
         """Give the layer the sum or its own parameter."""
         chosen = self.sum if adapted and self.is_summed else self.own
-        setattr(self.module, self.name, chosen)
+        if getattr(self.module, self.name) is not chosen:
+            setattr(self.module, self.name, chosen)
 
-    @torch.no_grad()
     def renew(self, deltas: Iterable[tuple[float, Tensor]]) -> None:
-        """Compute the sum anew, where any delta has a strength other than 0."""
+        """Compute the sum anew, where any delta has a strength other than 0; without gradients."""
         given = list(deltas)
         self.is_summed = bool(given)
         if not given:

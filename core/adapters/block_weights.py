@@ -89,7 +89,9 @@ class BlockWeights:
 
     def ratio(self, block: str | None) -> float:
         """Return the block's ratio: 0 for a block that is not named, 1 for a layer in no block."""
-        return 1.0 if block is None else dict(self.ratios).get(block, 0.0)
+        if block is None:
+            return 1.0
+        return next((ratio for name, ratio in self.ratios if name == block), 0.0)
 
     def ratio_of(self, path: str) -> float:
         """Return the ratio of a layer, by path or kohya key: its block's, or its element's."""

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from ..errors import ConfigError
 
@@ -37,6 +38,7 @@ _PART = re.compile(
 )
 
 
+@lru_cache(maxsize=1 << 13)
 def block_of(name: str) -> str | None:
     """Return the block of a layer ("IN04"), None where it belongs to none (time embedding, ...).
 
