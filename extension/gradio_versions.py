@@ -58,7 +58,8 @@ def open_blocks(title: str, css: str, head: str) -> gr.Blocks:
 
 
 def mount(app: Any, page: gr.Blocks, css: str, head: str, login: tuple[str, str] | None) -> Any:
-    """Put the page at the root of a FastAPI application."""
-    return gr.mount_gradio_app(
-        app, page, path="/", auth=login, **known(gr.mount_gradio_app, css=css, head=head)
-    )
+    """Put the page at the root of a FastAPI application; `login` is asked for in every version."""
+    options = known(gr.mount_gradio_app, css=css, head=head, auth=login)
+    if login is not None and "auth" not in options:
+        page.auth, page.auth_message = [login], None
+    return gr.mount_gradio_app(app, page, path="/", **options)

@@ -38,7 +38,10 @@ METADATA = {
 
 
 def ldm_tensors(unet: Tensors, vae: Tensors, text: Tensors) -> Tensors:
-    """Give the three networks' weights their names and shapes in an SD1 single file, fp16."""
+    """Give the three networks' weights their names and shapes in an SD1 single file, fp16.
+
+    Older versions of transformers count the text encoder's positions among its weights.
+    """
     spatial = {
         name: value[:, :, None, None] if is_vae_projection(name) and value.ndim == 2 else value
         for name, value in vae.items()
@@ -49,7 +52,11 @@ def ldm_tensors(unet: Tensors, vae: Tensors, text: Tensors) -> Tensors:
         (
             f"{SD1.text_prefixes['text_encoder']}transformer.",
             {name: name for name in text_names(TextLayout(layers=4))},
-            {canonical_text_name(name): value for name, value in text.items()},
+            {
+                canonical_text_name(name): value
+                for name, value in text.items()
+                if not name.endswith("position_ids")
+            },
         ),
     )
     tensors: Tensors = {}
@@ -67,7 +74,6 @@ def export(folder: Path, target: Path, stage: str) -> None:
     unet = torch.load(folder / "unet.pt")["average"]["values"]
     vae = torch.load(folder / "vae_white.pt")
     text = torch.load(folder / "text.pt")
-    text = {name: value for name, value in text.items() if "position_ids" not in name}
     part = target.with_suffix(".part")
     save_file(ldm_tensors(unet, vae, text), part, METADATA | {"lora_loop.stage": stage})
     part.replace(target)

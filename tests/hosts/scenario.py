@@ -270,8 +270,11 @@ class Scenarios:
 
 
 def randn_like(tensor: Tensor, chance: torch.Generator) -> Tensor:
-    """Numbers large enough to be seen."""
-    return (0.3 * torch.randn(tensor.shape, generator=chance)).to(tensor.dtype)
+    """Numbers large enough to be seen, and no larger.
+
+    Random layers with a much stronger network turn into a picture what hosts round otherwise.
+    """
+    return (0.15 * torch.randn(tensor.shape, generator=chance)).to(tensor.dtype)
 
 
 def resident() -> int:

@@ -76,7 +76,7 @@ def test_weights_are_measured_beside_the_base(base: BaseModel, network: Network)
 def test_the_blocks_that_do_it_are_ranked_first(
     base: BaseModel, network: Network, planted: tuple[str, ...]
 ) -> None:
-    own = scaled(base, network, dict.fromkeys(planted, 0.3), other=0.01)
+    own = scaled(base, network, dict.fromkeys(planted, 0.3), other=0.001)
     measures = measure_blocks(base, own, MeasureRequest(samples=4, prompts=("a cat", "a dog")))
     assert measures is not None
     assert {found.block for found in measures.ranked()[: len(planted)]} == set(planted)
