@@ -62,4 +62,5 @@ def mount(app: Any, page: gr.Blocks, css: str, head: str, login: tuple[str, str]
     options = known(gr.mount_gradio_app, css=css, head=head, auth=login)
     if login is not None and "auth" not in options:
         page.auth, page.auth_message = [login], None
+    page.queue()  # newer versions have one in any case
     return gr.mount_gradio_app(app, page, path="/", **options)

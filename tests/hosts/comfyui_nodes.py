@@ -393,7 +393,7 @@ class Findings:
             module for name, module in sys.modules.items() if name.endswith(".core.train.trainer")
         )
         whole = trainer.Trainer.advance
-        for rank, (name, error) in enumerate(ERRORS.items(), 3):  # trainings of their own
+        for rank, (name, error) in enumerate(ERRORS.items(), 5):  # trainings of their own
             count = [0]
 
             def advance(self, count=count, error=error):
