@@ -8,6 +8,7 @@ answer = study.suggest_weights(base, network, SuggestionRequest(...), Part(mask=
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from unicodedata import east_asian_width
 
 import torch
 from PIL import Image
@@ -27,6 +28,7 @@ from .preview.measure import BlockMeasure, Clean, MeasureRequest, Measures
 from .preview.part import FindPart, Part
 from .preview.search import Kept
 from .preview.suggest import Suggestion, SuggestionRequest, suggest_weights
+from .preview.table import Language
 from .train.placement import on_device
 
 __all__ = [
@@ -88,29 +90,53 @@ def write_chart(
     on_event(Saved(path=path, kind="plot"))
 
 
-def measures_text(measures: Measures) -> str:
+def measures_text(measures: Measures, language: Language = "en") -> str:
     """A table of what was measured, the block with the most effect first."""
-    lines = ["block  layers   share   alone  without  weights  of the base's"]
-    lines += [
-        f"{found.block:<5} {found.layers:7} {100 * found.share:6.1f} % {100 * found.alone:5.1f} % "
-        f"{100 * found.without:5.1f} % {100 * found.weight_share:6.1f} % "
-        f"{100 * found.relative:8.2f} %"
-        for found in measures.ranked()
-    ]
+    words = _MEASURED[language]
+    lines = [_line(words)]
+    for found in measures.ranked():
+        shares = (found.share, found.alone, found.without, found.weight_share, found.relative)
+        percents = [f"{100 * share:.1f} %" for share in shares[:-1]]
+        percents.append(f"{100 * shares[-1]:.2f} %")
+        lines.append(_line((found.block, str(found.layers), *percents)))
     return "\n".join(lines)
 
 
-def analysis_text(analysis: Analysis) -> str:
+def analysis_text(analysis: Analysis, language: Language = "en") -> str:
     """A table of how many pixels each block changes, the block with the most effect first."""
-    parted = bool(analysis.with_part)
-    lines = ["block  changed" + ("   inside  outside   focus" if parted else "")]
+    words = _ANALYZED[language]
+    lines = [_line(words if analysis.with_part else words[:2])]
     for found in analysis.ranked():
-        line = f"{found.block:<5} {found.whole.percent:6.1f} %"
+        cells = [found.block, f"{found.whole.percent:.1f} %"]
         if found.inside is not None and found.outside is not None:
-            line += f" {found.inside.percent:6.1f} % {found.outside.percent:6.1f} %"
-            line += f" {found.focus:7.2f}"
-        lines.append(line)
+            cells += [f"{found.inside.percent:.1f} %", f"{found.outside.percent:.1f} %"]
+            cells.append(f"{found.focus:.2f}")
+        lines.append(_line(cells))
     return "\n".join(lines)
+
+
+_MEASURED: dict[Language, tuple[str, ...]] = {
+    "en": ("block", "layers", "share", "alone", "without", "weights", "of base"),
+    "zh": ("层", "模块数", "占变化", "单独", "缺失", "占权重", "相对底模"),
+}
+_ANALYZED: dict[Language, tuple[str, ...]] = {
+    "en": ("block", "changed", "inside", "outside", "focus"),
+    "zh": ("层", "变化", "部位内", "部位外", "集中度"),
+}
+
+
+def _line(cells: Sequence[str]) -> str:
+    """Cells in columns of a fixed-width font, in which Chinese letters are two wide."""
+    first, *others = cells
+    return (
+        first
+        + " " * (6 - _width(first))
+        + "".join(" " * (10 - _width(cell)) + cell for cell in others)
+    )
+
+
+def _width(text: str) -> int:
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _spread(items: Sequence[ImageItem], count: int) -> tuple[ImageItem, ...]:

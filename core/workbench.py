@@ -10,8 +10,10 @@ from PIL import Image
 
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import LENGTHS, ORDERS
+from .adapters.inspire import positions_of
 from .adapters.live import LiveNetwork
-from .adapters.presets import preset_names
+from .adapters.presets import KNOWN_ELSEWHERE, preset_names
+from .adapters.tags import Dialect, Tag, write_tag
 from .config.base import EMBEDDED, BaseConfig
 from .config.dataset import DatasetConfig
 from .config.recipe import Recipe
@@ -37,6 +39,7 @@ __all__ = [
     "BlockWeights",
     "Dataset",
     "DatasetReport",
+    "Dialect",
     "LiveNetwork",
     "NetworkFacts",
     "block_order",
@@ -50,6 +53,7 @@ __all__ = [
     "prepare",
     "preset_names",
     "read_dataset",
+    "tag_of",
 ]
 
 ATTENTION_BLOCKS, ALL_BLOCKS = ORDERS[17], ORDERS[26]
@@ -146,3 +150,20 @@ def describe_network(path: Path) -> NetworkFacts:
         raise FileError(f"{path} can't be read: {error}; download or copy it again") from error
     names = {name.split(".")[0] for name in file.places}
     return NetworkFacts(metadata=dict(file.metadata), modules=len(names), bytes=size)
+
+
+def tag_of(
+    network: LiveNetwork,
+    name: str,
+    weights: BlockWeights,
+    family: str,
+    dialect: Dialect = "lbw",
+) -> str:
+    """Write what calls a network by its file's name with these weights, for a prompt elsewhere.
+
+    ConfigError for what the dialect can't say.
+    """
+    vector, _, elements = weights.text().partition(";")
+    known = weights.label in KNOWN_ELSEWHERE and weights.label in preset_names(family)
+    tag = Tag(name=name, weights=weights.label if known else vector, elements=elements)
+    return write_tag(tag, dialect, family, positions_of(network.paths))

@@ -14,7 +14,7 @@ from ..core import session
 from ..core.config import BaseConfig, DatasetConfig, MemoryConfig, Recipe
 from ..core.config.output import check_name
 from ..core.errors import CheckpointError, ConfigError, DatasetError, FileError, TrainerError
-from ..core.session import BaseModel, Dataset, Plan, Start, workbench
+from ..core.session import BaseModel, Dataset, Plan, PresetBook, Start, workbench
 from .again import recipe_of
 from .fields import NO_FOLDER
 from .hosts.protocol import Host, Written
@@ -23,7 +23,7 @@ from .places import free_name, placed, require_allowed
 from .stopped import StoppedTrainings
 
 logger = logging.getLogger("lora_loop")
-_LAST = "last-recipe.json"
+_LAST, _PRESETS = "last-recipe.json", "presets.txt"
 _MOST_FILES = 200_000  # of a dataset's folders, when looking whether something has changed
 
 
@@ -54,6 +54,11 @@ class Desk:
         """Serve another host object: the user interface was loaded again."""
         self.host = host
         self.board.tools = Tools(show=host.show, wants_stop=host.wants_stop, rest=host.rest)
+
+    @property
+    def presets(self) -> PresetBook:
+        """The presets of block weights that the users of this page have saved."""
+        return PresetBook(self.host.folders().data / _PRESETS)
 
     def _prepare(self) -> None:
         with self._lock:
@@ -192,7 +197,8 @@ class Desk:
         name = (name or "").strip()
         check_name("the new file's name", name)
         path = self.host.folders().networks / f"{name}.safetensors"
-        baked = session.bake_file(source, session.Bake(weights=weights), path)
+        bake = session.Bake(weights=weights, presets=self.presets.presets())
+        baked = session.bake_file(source, bake, path)
         self.host.written(Written(path=baked.file.path))
         return baked.file.path
 

@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import gradio as gr
+from PIL import Image, ImageChops
 
 UNCHANGED = {"__type__": "update"}  # what gr.update() is in every version
 
@@ -24,6 +26,27 @@ def known(make: Callable[..., Any], **options: Any) -> dict[str, Any]:
 def make(kind: Callable[..., Any], **options: Any) -> Any:
     """A component with those of the options that this version knows."""
     return kind(**known(kind, **options))
+
+
+def painter(**options: Any) -> Any:
+    """A picture to paint a mask on; `painted` reads it."""
+    if hasattr(gr, "ImageMask"):
+        return make(gr.ImageMask, type="pil", **options)
+    return make(gr.Image, type="pil", source="upload", tool="sketch", **options)
+
+
+def painted(value: Any) -> Image.Image | None:
+    """What was painted on a `painter`, as a mask with white there; None where nothing was."""
+    if not isinstance(value, dict):
+        return None
+    if value.get("mask") is not None:
+        layers = [value["mask"].convert("L")]
+    else:
+        layers = [layer.convert("RGBA").getchannel("A") for layer in value.get("layers") or []]
+    if not layers:
+        return None
+    mask = reduce(ImageChops.lighter, layers).point(lambda level: 255 if level > 127 else 0)
+    return mask if mask.getbbox() else None
 
 
 def listen(

@@ -10,9 +10,10 @@ from PIL import Image
 from ..core import session
 from ..core.config import PreviewConfig
 from ..core.errors import ConfigError
-from ..core.session import Grid, GridRequest, workbench
+from ..core.session import Axis, Grid, GridRequest, XYZRequest, workbench
 from .desk import Desk, Live
 from .jobs import Controls, Job
+from .places import network_file
 
 _MOST_KEPT = 60  # pictures
 
@@ -37,20 +38,32 @@ class Easel:
     """Draws with the desk's live network and keeps what it has drawn; nothing is drawn twice."""
 
     def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+        self.desk = desk
         self._kept: OrderedDict[Hashable, Pictures] = OrderedDict()
 
     def live(self) -> Live:
         """The network at hand. Raises ConfigError where there is none."""
-        if self._desk.live is None:
+        if self.desk.live is None:
             raise ConfigError(
                 "there is no network in memory: train one, or open a file on the Files page"
             )
-        return self._desk.live
+        return self.desk.live
 
     def weights(self, text: str, seed: int = 1) -> workbench.BlockWeights:
         """Block weights as users write them, for the network at hand. Raises ConfigError."""
-        return workbench.BlockWeights.parse(text, self.live().family, seed=seed)
+        own = self.desk.presets.presets()
+        return workbench.BlockWeights.parse(text, self.live().family, seed=seed, presets=own)
+
+    def parsed(self, text: str, seed: int = 1) -> workbench.BlockWeights:
+        """The same, also where there is no network yet: for Stable Diffusion 1.x then."""
+        if self.desk.live is not None:
+            return self.weights(text, seed)
+        return workbench.BlockWeights.parse(text, seed=seed, presets=self.desk.presets.presets())
+
+    def preset_names(self) -> list[str]:
+        """The presets that fit the network at hand, the user's own first."""
+        live = self.desk.live
+        return list(self.desk.presets.names(live.family if live else "sd1"))
 
     def order(self) -> tuple[str, ...]:
         """The blocks that the network at hand has sliders for."""
@@ -68,19 +81,44 @@ class Easel:
     def grid(self, preview: PreviewConfig) -> Job:
         """Put a grid of the preview's presets and prompts into the queue, and into a file."""
         live = self.live()
-        request = request_of(live, preview)
-        for preset in preview.presets:
-            self.weights(preset, preview.seed)
+        presets = tuple(self.weights(preset, preview.seed) for preset in preview.presets)
+        request = replace(request_of(live, preview), presets=presets)
         return self.submit("grid", live, lambda controls: self._grid(live, request, controls))
+
+    def axes(self, preview: PreviewConfig, text: str, x: Axis, y: Axis) -> Job:
+        """Put a grid over any two axes into the queue; `text` are the weights it starts from."""
+        live = self.live()
+        plain = request_of(live, preview)
+        request = XYZRequest(
+            x=self._spelt_out(x),
+            y=self._spelt_out(y),
+            prompt=plain.prompts[0],
+            weights=self.weights(text, preview.seed),
+            settings=plain.settings,
+            network_name=live.name,
+            language=self.desk.host.language(),
+        )
+        request.table(live.family)  # every entry is read before anything waits
+        return self.submit("grid", live, lambda controls: self._grid(live, request, controls))
+
+    def _spelt_out(self, axis: Axis) -> Axis:
+        """The axis with the user's own presets and files in words that the core knows."""
+        own, folders = self.desk.presets.presets(), self.desk.host.folders()
+        entries = axis.entries
+        if axis.kind == "weights":
+            entries = tuple(f"{one}:{own[one]}" if one in own else one for one in entries)
+        elif axis.kind == "network":
+            entries = tuple(str(network_file(folders, one)) for one in entries)
+        return replace(axis, entries=entries)
 
     def submit(self, kind: str, live: Live, work) -> Job:
         """Put work with the network at hand into the queue. Raises ConfigError in a training."""
-        busy = self._desk.board.current()
+        busy = self.desk.board.current()
         if busy is not None and busy.kind == "train":
             raise ConfigError(
                 f"{busy.title} is being trained: wait for its end, or stop it, then draw"
             )
-        return self._desk.board.submit(kind, live.name, work)
+        return self.desk.board.submit(kind, live.name, work)
 
     def _drawn(
         self, live: Live, weights: workbench.BlockWeights, request: GridRequest, controls: Controls
@@ -97,7 +135,7 @@ class Easel:
             for name, one in wanted.items()
         }
         if any(key not in self._kept for key in keys.values()):
-            with self._desk.host.borrow(live.recipe.base, live.recipe.memory) as base:
+            with self.desk.host.borrow(live.recipe.base, live.recipe.memory) as base:
                 for name, one in wanted.items():
                     if keys[name] in self._kept:
                         continue
@@ -126,13 +164,17 @@ class Easel:
         while len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
 
-    def _grid(self, live: Live, request: GridRequest, controls: Controls) -> tuple[Grid, Path]:
-        with self._desk.host.borrow(live.recipe.base, live.recipe.memory) as base:
+    def _grid(
+        self, live: Live, request: GridRequest | XYZRequest, controls: Controls
+    ) -> tuple[Grid, Path]:
+        with self.desk.host.borrow(live.recipe.base, live.recipe.memory) as base:
             grid = session.preview(base, live.network, request, controls.on_event, controls.stop)
         folder = (live.path or Path(live.recipe.output.folder) / live.name).parent
-        path = workbench.free_path(folder / f"{live.name}-grid.png")
+        path = workbench.free_path(folder / f"{live.name}-grid.png", ".html")
         if not grid.stopped:
+            page = path.with_suffix(".html")
             session.write_grid(grid, path, controls.on_event, overwrite=False)
+            session.write_grid_page(grid, page, controls.on_event, overwrite=False)
         return grid, path
 
 

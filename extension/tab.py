@@ -50,7 +50,7 @@ class Tab:
             gr.HTML(hidden_data("lora_loop_words", _script_words(say)))
         self._train.connect()
         dataset.connect(self._train)
-        self._blocks.connect()
+        self._blocks.connect(self._train)
         files.connect(self._train, self._blocks)
         self._connect()
 

@@ -11,7 +11,7 @@ PHASES = {
     "save": Text("Saving and checking", "保存并校验"),
     "preview": Text("Drawing", "出图"),
     "caption": Text("Captioning", "打标"),
-    "analyse": Text("Measuring blocks", "分析各层"),
+    "analysis": Text("Measuring blocks", "分析各层"),
 }
 STATES = {
     "waiting": Text("waiting", "排队中"),

@@ -148,4 +148,17 @@
         }
     }
     setInterval(tick, 500);
+
+    // ---- the host's own prompt --------------------------------------------------------------
+    window.loraLoopUseInPrompt = (tag) => {
+        const prompt = page().querySelector("#txt2img_prompt textarea");
+        if (!prompt || !tag) return;
+        const name = tag.split(":")[1];
+        const others = prompt.value.split(/(<lora:[^<>]*>)/).filter((part) => !part.startsWith("<lora:" + name + ":"));
+        prompt.value = (others.join("").trim() + " " + tag).trim();
+        prompt.dispatchEvent(new Event("input", { bubbles: true }));
+        const tab = [...page().querySelectorAll("#tabs > .tab-nav button, #tabs [role=tab]")].find((one) => one.textContent.trim() === "txt2img")
+            || page().querySelector("#tabs > .tab-nav button, #tabs [role=tab]");
+        if (tab) tab.click();
+    };
 })();

@@ -64,10 +64,10 @@ def refuse_existing(path: Path) -> None:
         )
 
 
-def free_path(path: Path) -> Path:
-    """`path`, or the first of name-2, name-3, ... that is free."""
+def free_path(path: Path, *also: str) -> Path:
+    """`path`, or the first of name-2, name-3, ... that is free; also with these suffixes."""
     number, candidate = 2, path
-    while os.path.lexists(candidate):
+    while any(os.path.lexists(candidate.with_suffix(end)) for end in (path.suffix, *also)):
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return candidate

@@ -65,18 +65,25 @@ class PresetBook:
 
         Presets of names that are there already are kept as they are unless `overwrite`.
         """
-        own, given = self.presets(), read_preset_file(path)
-        new = (
-            given.presets
-            if overwrite
-            else {name: text for name, text in given.presets.items() if name not in own}
-        )
+        return self._add(str(path), read_preset_file(path), overwrite)
+
+    def add_text(self, text: str, *, overwrite: bool = False) -> tuple[SkippedLine, ...]:
+        """Take over what stands in such a file; otherwise as `add_file`."""
+        return self._add("the text", read_presets(text), overwrite)
+
+    def text(self) -> str:
+        """Return all presets as a file for others holds them."""
+        return write_presets(self.presets())
+
+    def _add(self, name: str, given: PresetFile, overwrite: bool) -> tuple[SkippedLine, ...]:
         if not given.presets:
             raise FileError(
-                f"{path} holds no preset that can be used; its lines must be of the form "
+                f"{name} holds no preset that can be used; its lines must be of the form "
                 "NAME:1,0,...,1"
             )
-        self._write({**own, **new})
+        own = self.presets()
+        added = {k: v for k, v in given.presets.items() if overwrite or k not in own}
+        self._write({**own, **added})
         return given.skipped
 
     def share(self, path: Path, names: tuple[str, ...] = (), *, overwrite: bool = False) -> None:

@@ -1,20 +1,21 @@
 """The Blocks page: a slider for each block, the same seed redrawn, and what was found kept."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from ...core.config import PreviewConfig, from_mapping
 from ...core.errors import ConfigError
 from ...core.session import workbench
-from ..fields import Field, all_fields
 from ..gradio_versions import UNCHANGED, listen, make, update
 from ..live import notice
-from ..places import free_name
 from ..redraw import Drawn, Easel
-from ..widgets import hidden_data, widget
+from .axes import AxesPanel
 from .common import Context, answering, unseen_button
+from .drawing import DrawingForm
+from .keeping import KeepingPanel
+from .own_presets import PresetsPanel
+from .study import StudyPanel
+from .train import TrainPage
 
 LOW, HIGH = -1.0, 2.0
 EVERY = workbench.ALL_BLOCKS
@@ -27,22 +28,25 @@ class BlocksPage:
     def __init__(self, context: Context) -> None:
         self._desk, self._say = context.desk, context.say
         self._easel = Easel(context.desk)
-        self._fields = {f.setting.name: f for f in all_fields() if f.section == "preview"}
-        self._widgets: dict[str, Any] = {}
+        self._drawing = DrawingForm(context)
         self.seen = gr.State("")
         self.looked: list[Any] = []
         self._about = gr.HTML("", elem_id="lora_loop_blocks_about")
         with gr.Row():
             with gr.Column(scale=2, min_width=420):
                 self._weights()
+                self._own = PresetsPanel(self._easel, self._say)
             with gr.Column(scale=3, min_width=420):
                 self._pictures()
+                self._keeping = KeepingPanel(context, self._easel)
+        self._axes = AxesPanel(self._easel, self._say)
+        self._study = StudyPanel(self._easel, self._say)
 
     def _weights(self) -> None:
         say = self._say
         with gr.Row():
             self._preset = gr.Dropdown(
-                choices=list(workbench.preset_names()),
+                choices=self._easel.preset_names(),
                 label=say("Preset", "预设"),
                 value="ALL",
                 elem_id="lora_loop_blocks_preset",
@@ -83,13 +87,13 @@ class BlocksPage:
 
     def _pictures(self) -> None:
         say = self._say
-        self._add("prompts", lines=2)
+        self._drawing.add("prompts", lines=2)
         with gr.Accordion(say("How it is drawn", "出图设置"), open=False):
             for start in range(0, len(DRAWING), 3):
                 with gr.Row():
                     for name in DRAWING[start : start + 3]:
-                        self._add(name, min_width=130)
-            self._add("presets", label=say("Columns of the grid", "网格的列"))
+                        self._drawing.add(name, min_width=130)
+            self._drawing.add("presets", label=say("Columns of the grid", "网格的列"))
         with gr.Row():
             self._redraw = gr.Button(
                 say("Redraw", "重绘"), variant="primary", elem_id="lora_loop_redraw"
@@ -113,81 +117,48 @@ class BlocksPage:
             interactive=False,
             elem_id="lora_loop_grid_image",
         )
-        with gr.Row():
-            self._tag = make(
-                gr.Textbox,
-                label=say("For a prompt elsewhere", "用于其他程序的提示词"),
-                value="",
-                interactive=False,
-                elem_id="lora_loop_tag",
-                show_copy_button=True,
-                buttons=["copy"],
-            )
-        with gr.Row():
-            self._name = gr.Textbox(
-                label=say("Name of the new file", "新文件名"),
-                elem_id="lora_loop_bake_name",
-                interactive=True,
-                scale=3,
-            )
-            self._save = gr.Button(say("Save as LoRA", "另存为 LoRA"), elem_id="lora_loop_bake")
-
-    def _add(self, name: str, **options: Any) -> None:
-        field = self._fields[name]
-        shown = self._desk.first_recipe().preview
-        value = field.to_widget(getattr(shown, name), self._say)
-        options = {"elem_id": _element(field), "value": value, **options}
-        self._widgets[name] = widget(field, self._say, **options)
 
     # ---- behaviour ---------------------------------------------------------------------------
 
-    def connect(self) -> None:
+    def connect(self, train: TrainPage) -> None:
         """Bind the handlers."""
-        sliders, drawing = list(self._sliders.values()), list(self._widgets.values())
+        sliders, drawing = list(self._sliders.values()), self._drawing.widgets
         shown = [self._told, self._gallery]
-        told = [self._tag, self._name]
         redraw = answering(self._redrawn, len(shown))
-        ask = [self._vector, *drawing]
+        self._ask, self._shown = [self._vector, *drawing], shown
+        self._redraw_at_once = self._if_at_once(redraw)
         for slider in sliders:
             listen(slider.input, self._from_sliders, sliders, [self._vector], quick=True)
             moved = listen(slider.release, self._from_sliders, sliders, [self._vector])
-            named = listen(moved.then, self._tags, [self._vector], told)
-            listen(named.then, self._if_at_once(redraw), [self._at_once, *ask], shown)
-        spread = answering(self._spread, 2 + len(sliders))
-        for event in (self._preset.input, self._vector.submit):
-            source = self._preset if event == self._preset.input else self._vector
-            chosen = listen(event, spread, [source], [self._told, self._vector, *sliders])
-            named = listen(chosen.then, self._tags, [self._vector], told)
-            listen(named.then, self._if_at_once(redraw), [self._at_once, *ask], shown)
-        drawn = listen(self._redraw.click, redraw, ask, shown)
-        listen(drawn.then, self._tags, [self._vector], told)
+            self._after_choice(moved)
+        self._choose_by(self._preset.input, self._preset)
+        self._choose_by(self._vector.submit, self._vector)
+        drawn = listen(self._redraw.click, redraw, self._ask, shown)
+        listen(drawn.then, self._keeping.shown, *self._keeping.asks(self._vector))
         listen(self._grid.click, answering(self._grid_drawn, 2), drawing, [self._told, self._sheet])
-        listen(
-            self._save.click,
-            answering(self._saved, 1),
-            [self._vector, self._name, self._widgets["seed"]],
-            [self._told],
-        )
-        self.looked = [self.seen, self._about, self._preset, *drawing[:1], *told, *sliders]
+        self._keeping.connect(self._vector, self._drawing["seed"], train)
+        self._own.connect(self._vector, self._preset)
+        self._axes.connect(self._vector, self._drawing, self._sheet)
+        self._study.connect(self._drawing)
+        self._choose_by(self._study.use.click, self._study.found)
+        self.looked = [
+            *(self.seen, self._about, self._preset, self._drawing["prompts"]),
+            *(*self._keeping.texts, *sliders),
+        ]
         look = unseen_button("lora_loop_look")
         listen(look.click, self.look, [self.seen], self.looked, quick=True)
-        gr.HTML(hidden_data("lora_loop_help_blocks", self._help()))
+        gr.HTML(self._drawing.help({**self._axes.help, **self._study.help, **self._keeping.help}))
 
-    def _help(self) -> dict[str, str]:
-        return {
-            _element(f): f.help(self._say) for n, f in self._fields.items() if n in self._widgets
-        }
+    def _choose_by(self, event: Any, source: Any) -> None:
+        """Take the weights that `source` names: into the field, the sliders, and the pictures."""
+        sliders = list(self._sliders.values())
+        spread = answering(self._spread, 2 + len(sliders))
+        self._after_choice(listen(event, spread, [source], [self._told, self._vector, *sliders]))
 
-    def _preview(self, shown: Sequence[Any]) -> PreviewConfig:
-        """The drawing settings. Raises ConfigError, also where there is nothing to draw."""
-        values = {
-            name: self._fields[name].from_widget(content, self._say)
-            for name, content in zip(self._widgets, shown, strict=True)
-        }
-        preview = from_mapping(PreviewConfig, values, "preview")
-        if not preview.prompts:
-            raise ConfigError("preview.prompts is empty: write what is to be drawn")
-        return preview
+    def _after_choice(self, event: Any) -> None:
+        """Name what was chosen, and redraw where that is wanted."""
+        named = listen(event.then, self._keeping.shown, *self._keeping.asks(self._vector))
+        listen(named.then, self._redraw_at_once, [self._at_once, *self._ask], self._shown)
 
     def look(self, seen: str) -> tuple[Any, ...]:
         """Show another network's name and sliders, where there is another one."""
@@ -204,9 +175,9 @@ class BlocksPage:
         return (
             now,
             notice(about),
-            update(choices=list(workbench.preset_names(live.family))),
+            update(choices=self._easel.preset_names()),
             prompts if prompts else UNCHANGED,
-            *self._tags("ALL"),
+            *self._keeping.shown("ALL"),
             *(update(visible=block in order) for block in self._sliders),
         )
 
@@ -216,17 +187,12 @@ class BlocksPage:
         return ",".join(f"{blocks[block]:g}" for block in order)
 
     def _spread(self, text: str) -> tuple[Any, ...]:
-        weights = self._parsed(text)
+        weights = self._easel.parsed(text)
         return (
             "",
             text,
             *(min(max(weights.ratio(block), LOW), HIGH) for block in self._sliders),
         )
-
-    def _parsed(self, text: str, seed: int = 1) -> workbench.BlockWeights:
-        if self._desk.live is None:
-            return workbench.BlockWeights.parse(text, seed=seed)
-        return self._easel.weights(text, seed)
 
     def _if_at_once(self, redraw: Any) -> Any:
         def handler(at_once: bool, *values: Any) -> Any:
@@ -237,7 +203,7 @@ class BlocksPage:
         return handler
 
     def _redrawn(self, text: str, *shown: Any) -> tuple[str, Any]:
-        preview = self._preview(shown)
+        preview = self._drawing.read(shown)
         weights = self._easel.weights(text, preview.seed)
         job = self._easel.redraw(weights, preview)
         job.over.wait()
@@ -259,7 +225,7 @@ class BlocksPage:
         return "", pictures
 
     def _grid_drawn(self, *shown: Any) -> tuple[str, Any]:
-        job = self._easel.grid(self._preview(shown))
+        job = self._easel.grid(self._drawing.read(shown))
         job.over.wait()
         if job.error:
             raise ConfigError(job.error)
@@ -269,29 +235,6 @@ class BlocksPage:
             text = self._say("Stopped; this much was drawn.", "已停止，以下为已完成部分。")
         return notice(text, "warn" if grid.stopped else "good"), grid.image
 
-    def _tags(self, text: str) -> tuple[str, str]:
-        """The tag for a prompt, and a name for the file, both of what is chosen."""
-        live = self._desk.live
-        if live is None:
-            return "", ""
-        try:
-            weights = self._easel.weights(text)
-        except ConfigError:
-            return "", ""
-        label = weights.label if weights.label in workbench.preset_names(live.family) else ""
-        folder = self._desk.host.folders().networks
-        short = "".join(letter for letter in label if letter.isalnum()) or "blocks"
-        tag = f"<lora:{live.name}:1:lbw={label or weights.text()}>"
-        return tag, free_name(folder, f"{live.name}-{short}")
-
-    def _saved(self, text: str, name: str, seed: str) -> str:
-        live = self._easel.live()
-        if live.path is None:
-            raise ConfigError(f"{live.name} has no file yet: train at least one step")
-        seed_value = int(seed) if str(seed).isdigit() else 1
-        path = self._desk.bake(live.path, self._easel.weights(text, seed_value), name)
-        return notice(self._say(f"Saved as {path}", f"已保存：{path}"))
-
 
 def _columns(say: Any) -> list[tuple[str, list[str]]]:
     ins = [block for block in EVERY if block.startswith("IN")]
@@ -300,7 +243,3 @@ def _columns(say: Any) -> list[tuple[str, list[str]]]:
         (say("text and input", "文本与输入层"), ["BASE", *ins]),
         (say("middle and output", "中间与输出层"), ["M00", *outs]),
     ]
-
-
-def _element(field: Field) -> str:
-    return f"lora_loop_draw_{field.setting.name}"

@@ -86,6 +86,30 @@ def test_presets_and_plans_through_the_handlers(desk, recipe):
     assert "/no/such" in line
 
 
+def test_what_was_found_is_kept_as_a_tag_a_preset_and_a_recipe(desk, recipe, over):
+    tab, _ = built(desk)
+    keeping, own = tab._blocks._keeping, tab._blocks._own
+    assert keeping.shown("ALL") == ("", "")
+    assert over(desk.train(recipe)).error == ""
+    tag, name = keeping.shown("NOFACE")  # a name that lora-block-weight does not know
+    assert (tag, name) == ("<lora:momo:1:lbw=1,1,1,1,1,1,1,1,0,0,0,1,1,1,1,1,1>", "momo-NOFACE")
+    assert keeping.shown("MIDD")[0] == "<lora:momo:1:lbw=MIDD>"
+    assert "lbw" not in keeping.shown("M00=1", "old form without names")[0]
+    assert ":1:LBW=" in keeping.shown("M00=1", "ComfyUI Inspire pack")[0]
+    told, *fields = keeping._trained_again("M00=1", *keeping._form.show(recipe))
+    assert "M00" in told
+    assert "M00" in fields
+    told, saved, text, _ = own._saved(" MINE ", "M00=1, OUT03=0.5")
+    assert "MINE is saved" in told
+    assert saved["choices"] in (["MINE"], [("MINE", "MINE")])
+    assert text == "MINE:M00=1, OUT03=0.5\n"
+    told, *_ = own._taken("A:1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0\nB:1,0")
+    assert "Left out: line 2" in told
+    own._renamed("MINE", "YOURS")
+    own._deleted("A")
+    assert desk.presets.presets() == {"YOURS": "M00=1, OUT03=0.5"}
+
+
 def test_options_that_a_version_does_not_know_are_left_out():
     def make(label, *, scale=None):
         return label, scale
