@@ -103,7 +103,7 @@ class AnalyzeBlocks:
         if measures is None:
             raise RuntimeError("the measuring stopped, and nobody had cancelled it")
         chart = study.measures_chart(measures, lora.name, language)
-        text = study.measures_text(measures)
+        text = study.measures_text(measures, language)
         return {
             "ui": {"images": shown_images(host, [chart], "analysis"), "lora_loop_report": [text]},
             "result": (image_tensor([chart]), text),

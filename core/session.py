@@ -70,7 +70,7 @@ from .models.networks import open_applied, open_network
 from .models.text import TextOptions
 from .planner import Plan, network_path
 from .planner import make_plan as planned
-from .preview.axes import AXES, Axis, XYZRequest
+from .preview.axes import AXES, Axis, AxisKind, XYZRequest
 from .preview.grid import Grid, GridRequest, render_grid
 from .preview.page import grid_page
 from .preview.progress_plot import loss_plot
@@ -89,6 +89,7 @@ __all__ = [
     "AppliedNetwork",
     "AppliedStack",
     "Axis",
+    "AxisKind",
     "Bake",
     "Baked",
     "BaseModel",

@@ -1,4 +1,4 @@
-"""The loop over HTTP: train, status, stop, preview, bake, report."""
+"""The loop over HTTP: train, status, stop, preview, analyze, bake, report."""
 
 import secrets
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from .desk import Desk
 from .jobs import Job
 from .places import network_file
 from .redraw import Easel
+from .study import Study
 
 PREFIX = "/lora-loop/v1"
 
@@ -67,6 +68,7 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
         ("train", routes.train),
         ("stop", routes.stop),
         ("preview", routes.preview),
+        ("analyze", routes.analyze),
         ("bake", routes.bake),
         ("report", routes.report),
     ):
@@ -124,6 +126,22 @@ class Routes:
         if job.error or job.result is None:
             raise ConfigError(job.error or "stopped before it was drawn")
         return Response(workbench.png(job.result.chosen[0]), media_type="image/png")
+
+    async def analyze(self, request: Request) -> Any:
+        """{"samples": 8, "pictures": false} -> what each block does, as a table and a chart."""
+        body = await _body(request)
+        return await _answer(self._analyze, body)
+
+    def _analyze(self, body: dict[str, Any]) -> Any:
+        samples = body.get("samples", 8)
+        if not isinstance(samples, int):
+            raise ConfigError(f"samples is {samples!r}; it must be a whole number")
+        study = Study(self._easel, self._desk.host.language())
+        job = study.measure(samples, on_pictures=bool(body.get("pictures", False)))
+        job.over.wait()
+        if job.error or job.result is None:
+            raise ConfigError(job.error or "stopped before it was measured")
+        return {"text": job.result.text, "files": [str(path) for path in job.result.files]}
 
     async def bake(self, request: Request) -> Any:
         """{"file": "x.safetensors", "weights": "NOFACE", "name": "x-noface"} -> the new file."""

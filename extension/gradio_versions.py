@@ -45,7 +45,7 @@ def painted(value: Any) -> Image.Image | None:
         layers = [layer.convert("RGBA").getchannel("A") for layer in value.get("layers") or []]
     if not layers:
         return None
-    mask = reduce(ImageChops.lighter, layers).point(lambda level: 255 if level > 127 else 0)
+    mask = reduce(ImageChops.lighter, layers).point([0] * 128 + [255] * 128)
     return mask if mask.getbbox() else None
 
 

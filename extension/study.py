@@ -36,7 +36,8 @@ class Study:
     """
 
     def __init__(self, easel: Easel, language: Language) -> None:
-        self._easel, self._desk, self._language = easel, easel.desk, language
+        self._easel, self._desk = easel, easel.desk
+        self._language: Language = language
 
     def measure(self, samples: int, *, on_pictures: bool) -> Job:
         """Ask without drawing: on the training's pictures, or on noise and its prompts."""

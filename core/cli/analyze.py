@@ -142,7 +142,7 @@ class _Work:
         self.console.close()
         if measures is None:
             return False
-        say(study.measures_text(measures))
+        say(study.measures_text(measures, self.files.language))
         chart = study.measures_chart(measures, self.files.network_name, self.files.language)
         self._write(chart, self.files.chart)
         return True
@@ -153,7 +153,7 @@ class _Work:
             self.base, self.network, request, part, self.console, self.stop
         )
         self.console.close()
-        say(study.analysis_text(found))
+        say(study.analysis_text(found, self.files.language))
         self._write(study.analysis_chart(found, self.files.language), self.files.of("changed"))
         self._write_grid(found.grid, "pictures")
         return not found.stopped

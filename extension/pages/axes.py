@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from ...core.errors import ConfigError
-from ...core.session import AXES, Axis
+from ...core.session import AXES, Axis, AxisKind
 from ..gradio_versions import listen
 from ..live import notice
 from ..redraw import Easel
@@ -21,8 +21,10 @@ class AxesPanel:
 
     def __init__(self, easel: Easel, say: Words) -> None:
         self._easel, self._say = easel, say
-        self._kinds = {say.text(words.label): kind for kind, words in AXES.items()}
-        titles = {kind: title for title, kind in self._kinds.items()}
+        self._kinds: dict[str, AxisKind] = {
+            say.text(words.label): kind for kind, words in AXES.items()
+        }
+        titles: dict[str, str] = {kind: title for title, kind in self._kinds.items()}
         self._axes: list[Any] = []
         with gr.Accordion(
             say("Grid over any axes", "任意坐标轴网格"), open=False, elem_id="lora_loop_axes"
@@ -91,7 +93,7 @@ class AxesPanel:
         )
 
     def _axis(self, title: str, entries: str) -> Axis:
-        return Axis.of(self._kinds.get(title, "none"), entries)
+        return Axis.of(self._kinds[title], entries) if title in self._kinds else Axis()
 
 
 _TITLES = {"x": ("Across", "横轴"), "y": ("Down", "纵轴")}

@@ -15,6 +15,7 @@ from ..places import network_file
 from ..words import Words, readable_bytes
 from .blocks import BlocksPage
 from .common import Context, answering, unseen_button
+from .making import MakingPanel
 from .train import TrainPage
 
 _MOST_FILES = 2000
@@ -89,6 +90,8 @@ class FilesPage:
                 gr.Button, value=say("Save", "保存"), elem_id="lora_loop_file_bake", scale=0
             )
 
+        self._making = MakingPanel(context)
+
     def connect(self, train: TrainPage, blocks: BlocksPage) -> None:
         """Bind the handlers, once every page has made its widgets."""
         widgets = self._form.widgets
@@ -118,8 +121,9 @@ class FilesPage:
             [self._file, self._weights, self._name],
             [self._told],
         )
-        listed = listen(baked.then, self._listed, [], chosen)
-        listen(listed.then, show, chosen, [self._facts])
+        for event in (baked, *self._making.connect(self._file)):
+            listed = listen(event.then, self._listed, [], chosen)
+            listen(listed.then, show, chosen, [self._facts])
 
     def _names(self) -> list[str]:
         """Files below the networks' folder, the newest first."""

@@ -103,11 +103,10 @@ class KeepingPanel:
         live = self._desk.live
         if live is None:
             return "", ""
-        titles = {self._say(*words): name for name, words in _DIALECTS.items()}
         try:
             weights = self._easel.weights(text)
             tag = workbench.tag_of(
-                live.network, live.name, weights, live.family, titles.get(dialect, "lbw")
+                live.network, live.name, weights, live.family, self._chosen(dialect)
             )
         except ConfigError:
             return "", ""
@@ -115,6 +114,12 @@ class KeepingPanel:
         short = "".join(letter for letter in label if letter.isalnum()) or "blocks"
         folder = self._desk.host.folders().networks
         return tag, free_name(folder, f"{live.name}-{short}")
+
+    def _chosen(self, title: str) -> workbench.Dialect:
+        for dialect, words in _DIALECTS.items():
+            if self._say(*words) == title:
+                return dialect
+        return "lbw"
 
     def _saved(self, text: str, name: str, seed: str) -> str:
         live = self._easel.live()

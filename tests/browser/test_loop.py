@@ -105,6 +105,12 @@ def test_from_the_pictures_to_a_new_file(page, server, language, request):
     tab(page, files)
     page.locator("#lora_loop_refresh").click()
     text_of(page, "lora_loop_facts", "momo-NOFACE")
+    unfold(page, "lora_loop_merging")
+    fill(page, "lora_loop_tags", "<lora:momo:0.5> <lora:momo-NOFACE:0.5>")
+    fill(page, "lora_loop_merge_name", "both")
+    page.locator("#lora_loop_merge").click()
+    text_of(page, "lora_loop_made", saved)
+    assert (server.networks / "both.safetensors").is_file()
     shot(page, request, f"{language}-files")
 
 

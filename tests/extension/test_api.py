@@ -57,6 +57,10 @@ def test_train_watch_draw_and_bake(client, recipe):
     body = {"weights": "NONE", "preview": {"prompts": ["momo"], "steps": 1}}
     drawn = client.post(f"{PREFIX}/preview", json=body)
     assert drawn.content.startswith(b"\x89PNG")
+    measured = client.post(f"{PREFIX}/analyze", json={"samples": 1}).json()
+    assert "OUT03" in measured["text"]
+    assert Path(measured["files"][0]).is_file()
+    assert client.post(f"{PREFIX}/analyze", json={"samples": "x"}).status_code == 422
     body = {"file": "momo.safetensors", "weights": "MIDD", "name": "momo-midd"}
     baked = client.post(f"{PREFIX}/bake", json=body).json()
     assert Path(baked["file"]).is_file()
