@@ -79,7 +79,8 @@ def job_strip(job: Job | None, waiting: int, say: Words) -> str:
         words.append(say(f"{waiting} waiting", f"{waiting} 个排队"))
     error = f'<div class="lora-loop-error">{html.escape(job.error)}</div>' if job.error else ""
     return (
-        f'<div class="lora-loop-strip" data-state="{job.state}" data-kind="{job.kind}">'
+        f'<div class="lora-loop-strip" data-job="{job.number}" data-state="{job.state}" '
+        f'data-kind="{job.kind}">'
         f'<div class="lora-loop-words">{" · ".join(words)}</div>'
         f'<div class="lora-loop-bar"><div style="width:{100 * min(share, 1):.1f}%"></div></div>'
         f"{error}</div>"

@@ -99,6 +99,12 @@
         return strip ? strip.dataset.state : "idle";
     }
 
+    // which job is over, also where it was too quick to be seen at work
+    function ended(now) {
+        const strip = page().querySelector("#lora_loop_strip [data-state]");
+        return strip && !WORKING.includes(now) ? strip.dataset.job || "" : "";
+    }
+
     function showButtons(now) {
         const shown = {
             lora_loop_stop: WORKING.includes(now),
@@ -135,10 +141,11 @@
         }
         const now = state();
         showButtons(now);
-        if (WORKING.includes(before) && !WORKING.includes(now)) {
+        const over = ended(now);
+        if (over && over !== before) {
             for (const id of ["lora_loop_look", "lora_loop_list"]) press(id);
         }
-        before = now;
+        before = over || before;
         const age = Date.now() - asked;
         const due = WORKING.includes(now) ? QUICK : SLOW;
         if ((age >= due && answered) || age >= LOST) {
