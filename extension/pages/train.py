@@ -129,7 +129,9 @@ class TrainPage:
         widgets = self._form.widgets
         self.replan = unseen_button("lora_loop_replan")
         plan = ([self.seen, *widgets], [self.plan_html, self.seen])
-        listen(self.replan.click, self._plan, *plan, quick=True)
+        planned = listen(self.replan.click, self._plan, *plan, quick=True)
+        # a slow plan may come after a newer one: what stands there is checked once more
+        listen(planned.then, self._plan, *plan, quick=True)
         woken = listen(
             unseen_button("lora_loop_wake").click, self._woken, widgets, widgets, quick=True
         )

@@ -201,8 +201,6 @@ def test_trained_by_clicks_and_drawn_with_by_the_host(host, page, request):
     }
     for name, value in values.items():
         fill(page, f"lora_loop_{name}", value)
-    page.wait_for_timeout(8000)
-    shot(page, request, f"{host.kind}-plan")
     page.locator("#lora_loop_plan b", has_text=str(STEPS)).first.wait_for()
     page.wait_for_timeout(2000)
     page.locator("#lora_loop_start").click()
