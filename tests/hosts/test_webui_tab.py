@@ -183,6 +183,21 @@ def shot(page, request, name):
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
+def test_the_pages_handlers_are_nobodys_api(host):
+    named = json.loads(host.ask("/info"))["named_endpoints"]
+    assert not [name for name in named if "lora" in name.lower()]
+    config = json.loads(host.ask("/config"))
+    ours = {
+        part["id"]
+        for part in config["components"]
+        if str(part["props"].get("elem_id") or "").startswith("lora_loop")
+    }
+    handlers = [d for d in config["dependencies"] if ours & {*d["inputs"], *d["outputs"]}]
+    assert len(handlers) > 20
+    assert all(not d.get("api_name") for d in handlers)
+    assert any("loraLoopUseInPrompt" in str(d.get("js")) for d in handlers)
+
+
 def test_trained_by_clicks_and_drawn_with_by_the_host(host, page, request):
     before = host.picture(PROMPT)
     press(page, "LoRA Loop")
