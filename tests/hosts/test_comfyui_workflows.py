@@ -34,14 +34,15 @@ SMALL = {
     "captioner": "none",
     "samples": 1,
 }
-PROMPT = """async ([graph, small]) => {
+LOADED = """
     const app = window.app || (await import("/scripts/app.js")).app;
     await app.loadGraphData(graph);
     for (const node of app.graph._nodes)
         for (const widget of node.widgets || [])
             if (widget.name in small) widget.value = small[widget.name];
-    return (await app.graphToPrompt()).output;
-}"""
+"""
+PROMPT = f"async ([graph, small]) => {{ {LOADED} return (await app.graphToPrompt()).output; }}"
+QUEUE = f"async ([graph, small]) => {{ {LOADED} await app.queuePrompt(0, 1); }}"
 
 
 class Server:
@@ -124,6 +125,7 @@ def page(server):
         opened.goto(server.address)
         opened.wait_for_selector("canvas")
         opened.wait_for_timeout(3000)  # the page tells nobody when its nodes are there
+        opened.keyboard.press("Escape")  # the templates, which a new user is shown
         yield opened
         browser.close()
 
@@ -142,7 +144,42 @@ def test_the_example_runs_to_its_end(server, page, path, request):
     ended = server.run(prompt)
     assert ended["status"]["status_str"] == "success", ended["status"]["messages"]
     assert ended["outputs"]
+    shot(page, request, path.stem)
+
+
+def shot(page, request, name):
     folder = request.config.getoption("--screenshots")
     if folder:
         page.wait_for_timeout(1500)
-        page.screenshot(path=f"{folder}/comfyui-{path.stem}.png")
+        page.screenshot(path=f"{folder}/comfyui-{name}.png")
+
+
+def test_the_chart_moves_and_a_slider_redraws(server, page, request):
+    graph = json.loads((ROOT / "example_workflows/sd15_character.json").read_text("utf-8"))
+    done = len(server.ask("/history"))
+    page.evaluate(QUEUE, [graph, {**SMALL, "max_steps": 40, "name": "by_hand"}])
+    chart = page.locator("canvas[data-lora-loop=loss-chart]").last
+    points = "Number(document.querySelector('canvas[data-lora-loop=loss-chart]')?.dataset.points)"
+    page.wait_for_function(f"{points} > 2 && {points} < 40", timeout=LONG * 1000)
+    page.wait_for_function(f"{points} >= 40", timeout=LONG * 1000)
+    while len(server.ask("/history")) == done:
+        time.sleep(0.5)
+    shot(page, request, "trained")
+    first = list(server.ask("/history").values())[-1]
+    assert first["status"]["status_str"] == "success"
+    assert (server.folder / "models/loras/by_hand.safetensors").is_file()
+
+    slider = page.locator('input[data-block="M00"]').last
+    slider.evaluate(
+        "(one) => { one.value = 0; one.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+    page.get_by_role("button", name="Redraw").last.evaluate("(button) => button.click()")
+    while len(server.ask("/history")) == done + 1:
+        time.sleep(0.5)
+    second = list(server.ask("/history").values())[-1]
+    assert second["status"]["status_str"] == "success"
+    kept = next(d for name, d in second["status"]["messages"] if name == "execution_cached")
+    train = next(str(n["id"]) for n in graph["nodes"] if n["type"] == "LoraLoopTrainLoRA")
+    assert train in kept["nodes"]
+    assert chart.evaluate("(one) => one.dataset.points") == "40"
+    shot(page, request, "redrawn")
