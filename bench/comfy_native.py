@@ -163,7 +163,8 @@ def listen(which: str, moments: list[Moment]) -> None:
 
         trainer.Trainer.advance = advance
         return
-    train = next(m for m in sys.modules.values() if hasattr(m, "TrainLoraNode"))
+    # by name: torch has modules with whatever attribute they are asked for
+    train = next(m for name, m in sys.modules.items() if "nodes_train" in name)
 
     class Bar:
         """tqdm's place: an iteration's end is the next one's beginning."""
@@ -210,7 +211,9 @@ def main() -> None:
                 command = [sys.executable, __file__, str(options.comfyui), "--run", side]
                 command += ["--folder", str(folder), "--steps", str(options.steps)]
                 command += ["--side", str(options.side)]
-                subprocess.run(command, check=True, capture_output=True)
+                done = subprocess.run(command, check=False, capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"{side} failed:\n{done.stderr[-4000:]}")
                 found.append(json.loads((folder / "found.json").read_text(encoding="utf-8")))
     print(f"{options.steps} steps, {options.side} px, rank {RANK}, fp32, {options.rounds} rounds")
     print("side    s/step   CPU s/step   first step   whole graph   memory above the loaded model")
