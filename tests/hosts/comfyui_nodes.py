@@ -240,9 +240,11 @@ class Findings:
         self.cancel()
         self.resume_and_save()
         self.previews()
+        self.analyzed()
         self.caches()
         self.incoming_patches()
         self.broken()
+        self.phases()
 
     def run(self, name, graph):
         began = time.monotonic()
@@ -408,6 +410,65 @@ class Findings:
             finally:
                 trainer.Trainer.advance = whole
             self.as_before(name)
+
+    def phases(self):
+        """Cancel, and too little memory, in encoding pictures, saving a file, drawing a grid."""
+        runner, rank = self.runner, 10
+        for phase, (place, owner, function) in PHASES.items():
+            module = next(m for name, m in sys.modules.items() if name.endswith(place))
+            holder = getattr(module, owner) if owner else module
+            for kind in ("cancel", "out of memory"):
+                rank += 1  # trainings of their own
+                name = f"{kind} while {phase}"
+                graph = {**self.loader, **training(runner, rank=rank)}
+                if phase == "drawing":
+                    graph["7"] = runner.node(
+                        "LoraLoopBlockWeightPreview",
+                        **LOADER,
+                        lora=["3", 0],
+                        prompts="momo",
+                        presets="NONE\nALL",
+                        steps=2,
+                        width=SIDE,
+                        height=SIDE,
+                    )
+                whole = getattr(holder, function)
+                setattr(holder, function, broken_off(whole, kind))
+                try:
+                    self.run(name, graph)
+                finally:
+                    setattr(holder, function, whole)
+                self.as_before(name)
+
+    def analyzed(self):
+        """AnalyzeBlocks on the network that was trained."""
+        graph = {**self.loader, **training(self.runner)}
+        graph["9"] = self.runner.node("LoraLoopAnalyzeBlocks", **LOADER, lora=["3", 0], samples=1)
+        graph["10"] = self.runner.node("Keep", what=["9", 1], name="table")
+        self.run("analyzed", graph)
+        self.facts["analyzed: table"] = Keep.kept["table"]
+        self.as_before("analyzed")
+
+
+# what each phase calls: the end of its module's name, its class, the function
+PHASES = {
+    "encoding": (".core.models.base_model", "BaseModel", "encode_images"),
+    "saving": (".core.train.saving", "", "write_network"),
+    "drawing": ("comfy.sample", "", "sample"),
+}
+
+
+def broken_off(whole, kind):
+    """The function with an end that somebody, or the memory, puts to it."""
+    import comfy.model_management
+
+    def called(*values, **named):
+        if kind == "out of memory":
+            raise out_of_memory()
+        comfy.model_management.interrupt_current_processing()
+        return whole(*values, **named)
+
+    return called
 
 
 def out_of_memory():

@@ -5,6 +5,11 @@ import pytest
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 ROUNDING = 1 / 255
+PHASES = [
+    f"{kind} while {phase}"
+    for phase in ("encoding", "saving", "drawing")
+    for kind in ("cancel", "out of memory")
+]
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +23,8 @@ def ended(found, name):
 
 
 def test_every_graph_ends_as_it_should(found):
-    interrupted, broken = {"cancel"}, {"out of memory", "error"}
+    interrupted = {"cancel", *(name for name in PHASES if name.startswith("cancel"))}
+    broken = {"out of memory", "error", *(name for name in PHASES if name not in interrupted)}
     for name, messages in found.items():
         if not isinstance(messages, list) or not messages or not isinstance(messages[0], list):
             continue
@@ -34,7 +40,10 @@ def test_every_graph_ends_as_it_should(found):
 
 @pytest.mark.parametrize(
     "name",
-    ["cancel", "success", "pictures on the way", "incoming patches", "out of memory", "error"],
+    [
+        *("cancel", "success", "pictures on the way", "incoming patches", "analyzed"),
+        *("out of memory", "error", *PHASES),
+    ],
 )
 def test_the_host_is_afterwards_as_it_was(found, name):
     assert found[f"{name}: weights as before"]
@@ -81,3 +90,7 @@ def test_incoming_patches_are_trained_on_or_left_out(found):
 def test_out_of_memory_is_a_sentence_with_a_remedy(found):
     assert "gradient_checkpointing" in found["out of memory"][0][1]
     assert "a mistake" in found["error"][0][1]
+
+
+def test_blocks_are_measured(found):
+    assert "OUT03" in found["analyzed: table"]
