@@ -15,6 +15,8 @@ from .option_nodes import Places
 from .training_display import Moved
 from .values import DATASET, OPTIONS, Options
 
+_CAPTIONER_BYTES = 3 << 30  # BLIP-large in fp32, or the largest WD14 tagger, with what they compute
+
 MODEL_FOLDERS = ("captioners", "wd14_tagger", "blip", "LLM", "clip_interrogator")
 """Kinds of ComfyUI's model folders in which captioners of other nodes lie too."""
 
@@ -65,10 +67,12 @@ class CaptionDataset:
         config = caption_config(dataset, options or Options(), settings)
         folders = [path for kind in MODEL_FOLDERS for path in host.model_folders(kind)]
         progress = host.progress(unique_id)
+        places = [path for path in folders if path.is_dir()] or folders[:1]
+        device = None if config.captioner == "none" else host.room_for(_CAPTIONER_BYTES)
         report = caption(
             dataset.config.folder,
             config,
-            open_captioner(config, [path for path in folders if path.is_dir()] or folders[:1]),
+            open_captioner(config, places, device),
             on_event=Moved(progress, "captioning"),
             stop=host.is_cancelled,
         )

@@ -110,6 +110,12 @@ class ComfyHost:
         registered = folder_paths.folder_names_and_paths.get(kind, ((), ()))[0]
         return [*map(Path, registered), Path(folder_paths.models_dir) / kind]
 
+    def room_for(self, count: int) -> torch.device:
+        """ComfyUI's device; its own management decides which models make room."""
+        device = management.get_torch_device()
+        management.free_memory(count, device)
+        return device
+
     def sampler_names(self) -> Sequence[str]:
         """The samplers of a KSampler."""
         return comfy.samplers.KSampler.SAMPLERS

@@ -106,6 +106,10 @@ class Host(Protocol):
         """ComfyUI's folders of one kind of model ("clip_vision", "wd14_tagger", ...)."""
         ...
 
+    def room_for(self, count: int) -> torch.device:
+        """Where ComfyUI computes, with room for a model of so many bytes made there if need be."""
+        ...
+
     def sampler_names(self) -> Sequence[str]:
         """The samplers of a KSampler."""
         ...

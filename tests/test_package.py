@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_version_is_a_plain_string():
     assert re.fullmatch(r"\d+\.\d+\.\d+", lora_loop.__version__)
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f'\nversion = "{lora_loop.__version__}"\n' in project
 
 
 @pytest.mark.parametrize("name", ["/somewhere/custom_nodes/lora-loop", "lora loop"])

@@ -74,6 +74,10 @@ class FakeHost:
     def model_folders(self, kind):
         return [self.folder("models") / kind]
 
+    def room_for(self, count):
+        self.made_room = count
+        return torch.device("cpu")
+
     def sampler_names(self):
         return ["euler", "dpmpp_2m"]
 
