@@ -44,9 +44,9 @@ from .config.memory import MemoryConfig
 from .config.preview import PreviewConfig
 from .config.recipe import Recipe
 from .errors import ConfigError, FileError
-from .events import Finished, OnEvent, Saved, StopFlag, ignore, never
+from .events import Finished, OnEvent, StopFlag, ignore, never
 from .files.adapter_file import read_adapters
-from .files.atomic import refuse_existing, write_bytes
+from .files.atomic import refuse_existing
 from .files.images import write_png
 from .files.resume import forget_states, load_state, state_paths
 from .keep.operations import (
@@ -68,12 +68,20 @@ from .models.base_model import BaseModel, load_base_model
 from .models.live import LiveFacts, LiveModel
 from .models.networks import open_applied, open_network
 from .models.text import TextOptions
+from .outputs import (
+    grid_path,
+    loss_plot,
+    loss_plot_path,
+    samples_folder,
+    side_by_side,
+    write_grid,
+    write_grid_page,
+    write_loss_plot,
+)
 from .planner import Plan, network_path
 from .planner import make_plan as planned
 from .preview.axes import AXES, Axis, AxisKind, XYZRequest
 from .preview.grid import Grid, GridRequest, render_grid
-from .preview.page import grid_page
-from .preview.progress_plot import loss_plot
 from .preview.record import GridRecord, read_grid
 from .preview.sampling import DrawSettings, Prompt, draw
 from .preview.table import Cell, Table
@@ -129,6 +137,9 @@ __all__ = [
     "find_captioners",
     "fold_files",
     "graphwork",
+    "grid_path",
+    "loss_plot",
+    "loss_plot_path",
     "make_plan",
     "merge_files",
     "network_tensors",
@@ -145,11 +156,16 @@ __all__ = [
     "recipe_with_blocks",
     "resize_file",
     "run",
+    "samples_folder",
+    "side_by_side",
     "study",
     "tag_for",
     "undo_captions",
     "workbench",
     "write_captions",
+    "write_grid",
+    "write_grid_page",
+    "write_loss_plot",
     "write_tag",
 ]
 
@@ -281,15 +297,6 @@ def _sampler(
     return sample
 
 
-def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    """One picture of several of equal size, from left to right."""
-    width, height = pictures[0].size
-    row = Image.new("RGB", (width * len(pictures), height))
-    for place, picture in enumerate(pictures):
-        row.paste(picture, (place * width, 0))
-    return row
-
-
 def make_plan(
     recipe: Recipe,
     start: Start = "new",
@@ -367,40 +374,3 @@ def grid_request(recipe: Recipe, name: str) -> GridRequest:
         settings=DrawSettings.of(recipe.preview, TextOptions.of(recipe)),
         network_name=name,
     )
-
-
-def grid_path(network: Path) -> Path:
-    """Where the grid of a network file goes: beside it."""
-    return network.with_name(f"{network.stem}-grid.png")
-
-
-def loss_plot_path(network: Path) -> Path:
-    """Where the loss plot of a network file goes: beside it."""
-    return network.with_name(f"{network.stem}-loss.png")
-
-
-def samples_folder(network: Path) -> Path:
-    """Where the pictures go that are drawn while the network is trained."""
-    return network.with_name(f"{network.stem}-samples")
-
-
-def write_grid(grid: Grid, path: Path, on_event: OnEvent = ignore, *, overwrite: bool) -> None:
-    """Write a grid as PNG with everything that is needed to repeat it."""
-    write_bytes(path, grid.png(), overwrite=overwrite)
-    on_event(Saved(path=path, kind="grid"))
-
-
-def write_grid_page(grid: Grid, path: Path, on_event: OnEvent = ignore, *, overwrite: bool) -> None:
-    """Write a grid as one HTML file that compares its cells, in any browser and offline."""
-    write_bytes(path, grid_page(grid).encode(), overwrite=overwrite)
-    on_event(Saved(path=path, kind="page"))
-
-
-def write_loss_plot(trained: Trained, network: Path, on_event: OnEvent = ignore) -> Path:
-    """Plot the losses of a run beside its network file."""
-    history = trained.history
-    path = loss_plot_path(network)
-    steps = range(1, len(history.losses) + 1)
-    write_png(path, loss_plot(steps, history.losses, history.lrs), overwrite=True)
-    on_event(Saved(path=path, kind="plot"))
-    return path

@@ -24,7 +24,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"train", "preview", "captions", "keep"}),
     frozenset({"planner"}),
-    frozenset({"workbench", "graphwork", "study"}),
+    frozenset({"workbench", "graphwork", "study", "outputs"}),
     frozenset({"session"}),
     frozenset({"demo"}),
     frozenset({"cli"}),
