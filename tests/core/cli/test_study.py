@@ -122,7 +122,7 @@ def test_blocks_in_pictures_and_a_suggestion(network, typed, tmp_path, capsys):
     drawing = ["--prompt", "momo", "--samples", "1", "--language", "zh", "--mask", mask]
     assert typed("analyze", network, *drawing, "--value", "0", "--suggest", "0.9", "0.5") == 0
     said = capsys.readouterr().out
-    assert "inside" in said
+    assert "部位内" in said
     assert "实测" in said
     names = {path.name for path in network.parent.iterdir()}
     assert {f"momo-blocks{end}" for end in (
