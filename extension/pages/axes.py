@@ -4,13 +4,12 @@ from typing import Any
 
 import gradio as gr
 
-from ...core.errors import ConfigError
 from ...core.session import AXES, Axis, AxisKind
 from ..gradio_versions import listen
 from ..live import notice
 from ..redraw import Easel
 from ..words import Words
-from .common import answering
+from .common import answering, result_of
 from .drawing import DrawingForm
 
 _START = {"x": ("values", "0, 0.5, 1"), "y": ("blocks", "IN04-IN08, M00, OUT03-OUT05")}
@@ -74,10 +73,7 @@ class AxesPanel:
         (x, x_entries, y, y_entries), shown = shown[:4], shown[4:]
         preview = self._drawing.read(shown)
         job = self._easel.axes(preview, text, self._axis(x, x_entries), self._axis(y, y_entries))
-        job.over.wait()
-        if job.error or job.result is None:
-            raise ConfigError(job.error or self._say("stopped", "已停止"))
-        grid, path = job.result
+        grid, path = result_of(job, self._say)
         if grid.stopped:
             text = self._say("Stopped; this much was drawn.", "已停止，以下为已完成部分。")
             return notice(text, "warn"), grid.image

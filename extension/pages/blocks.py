@@ -4,13 +4,12 @@ from typing import Any
 
 import gradio as gr
 
-from ...core.errors import ConfigError
 from ...core.session import workbench
 from ..gradio_versions import UNCHANGED, listen, make, update
 from ..live import notice
 from ..redraw import Drawn, Easel
 from .axes import AxesPanel
-from .common import Context, answering, unseen_button
+from .common import Context, answering, result_of, unseen_button
 from .drawing import DrawingForm
 from .keeping import KeepingPanel
 from .own_presets import PresetsPanel
@@ -205,11 +204,7 @@ class BlocksPage:
     def _redrawn(self, text: str, *shown: Any) -> tuple[str, Any]:
         preview = self._drawing.read(shown)
         weights = self._easel.weights(text, preview.seed)
-        job = self._easel.redraw(weights, preview)
-        job.over.wait()
-        drawn: Drawn | None = job.result
-        if job.error or drawn is None:
-            raise ConfigError(job.error or self._say("stopped", "已停止"))
+        drawn: Drawn = result_of(self._easel.redraw(weights, preview), self._say)
         say = self._say
         pictures = []
         for row, prompt in enumerate(preview.prompts):
@@ -225,11 +220,7 @@ class BlocksPage:
         return "", pictures
 
     def _grid_drawn(self, *shown: Any) -> tuple[str, Any]:
-        job = self._easel.grid(self._drawing.read(shown))
-        job.over.wait()
-        if job.error:
-            raise ConfigError(job.error)
-        grid, path = job.result
+        grid, path = result_of(self._easel.grid(self._drawing.read(shown)), self._say)
         text = self._say(f"The grid is {path}", f"网格已保存：{path}")
         if grid.stopped:
             text = self._say("Stopped; this much was drawn.", "已停止，以下为已完成部分。")

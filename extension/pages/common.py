@@ -6,9 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from ...core.errors import TrainerError
+from ...core.errors import ConfigError, TrainerError
 from ..desk import Desk
 from ..gradio_versions import UNCHANGED
+from ..jobs import Job
 from ..live import notice
 from ..widgets import Form
 from ..words import Words
@@ -34,6 +35,14 @@ def answering(work: Callable[..., Any], outputs: int) -> Callable[..., Any]:
             return text if outputs == 1 else (text, *[UNCHANGED] * (outputs - 1))
 
     return handler
+
+
+def result_of(job: Job, say: Words) -> Any:
+    """Wait for a job and return its result. Raises ConfigError where it failed or was stopped."""
+    job.over.wait()
+    if job.error or job.result is None:
+        raise ConfigError(job.error or say("stopped", "已停止"))
+    return job.result
 
 
 def unseen_button(name: str) -> gr.Button:

@@ -4,13 +4,12 @@ from typing import Any
 
 import gradio as gr
 
-from ...core.errors import ConfigError
 from ..gradio_versions import listen
 from ..jobs import Job
 from ..live import notice
 from ..words import Words
 from ..workshop import Workshop
-from .common import Context, answering
+from .common import Context, answering, result_of
 
 
 class MakingPanel:
@@ -109,10 +108,8 @@ class MakingPanel:
         return self._made(self._workshop.extract(tuned, base, int(rank or 0), name))
 
     def _made(self, job: Job) -> str:
-        job.over.wait()
-        if job.error or job.result is None:
-            raise ConfigError(job.error or self._say("stopped", "已停止"))
-        return notice(self._say(f"Saved as {job.result}", f"已保存：{job.result}"))
+        made = result_of(job, self._say)
+        return notice(self._say(f"Saved as {made}", f"已保存：{made}"))
 
 
 def _text(

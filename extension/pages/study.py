@@ -5,7 +5,6 @@ from typing import Any
 
 import gradio as gr
 
-from ...core.errors import ConfigError
 from ...core.session import study
 from ..gradio_versions import UNCHANGED, listen, make, painted, painter
 from ..jobs import Job
@@ -13,7 +12,7 @@ from ..live import notice
 from ..redraw import Easel
 from ..study import Answer, Study
 from ..words import Words
-from .common import answering
+from .common import answering, result_of
 from .drawing import DrawingForm
 
 _CANVAS = 512  # pixels: small pictures are enlarged to be painted on
@@ -173,16 +172,13 @@ class StudyPanel:
         return self._charted(self._study.analyze(preview, float(value or 0), painted(mask)))
 
     def _charted(self, job: Job) -> tuple[Any, ...]:
-        answer = self._answered(job)
+        answer: Answer = result_of(job, self._say)
         return self._written(answer), answer.picture, _preformatted(answer.text)
 
     def _painted_on(self, *shown: Any) -> tuple[Any, ...]:
         preview = self._drawing.read(shown)
         job = self._easel.redraw(self._easel.weights("ALL"), preview)
-        job.over.wait()
-        if job.error or job.result is None:
-            raise ConfigError(job.error or self._say("stopped", "已停止"))
-        picture = job.result.whole[0]
+        picture = result_of(job, self._say).whole[0]
         times = max(1, round(_CANVAS / max(picture.size)))
         return "", picture.resize((picture.width * times, picture.height * times))
 
@@ -191,15 +187,10 @@ class StudyPanel:
     ) -> tuple[Any, ...]:
         preview = self._drawing.read(shown)
         kept = study.Kept(inside=inside / 100, outside=outside / 100)
-        answer = self._answered(self._study.suggest(preview, painted(mask), kept, int(seeds or 0)))
+        job = self._study.suggest(preview, painted(mask), kept, int(seeds or 0))
+        answer: Answer = result_of(job, self._say)
         weights = answer.weights.text() if answer.weights else UNCHANGED
         return self._written(answer) + _preformatted(answer.text), weights, answer.picture
-
-    def _answered(self, job: Job) -> Answer:
-        job.over.wait()
-        if job.error or job.result is None:
-            raise ConfigError(job.error or self._say("stopped", "已停止"))
-        return job.result
 
     def _written(self, answer: Answer) -> str:
         names = ", ".join(map(str, answer.files))
