@@ -1,6 +1,5 @@
 """What a person at a page does beside training: look at a dataset, redraw, look into a file."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from .adapters.block_weights import BlockWeights
-from .adapters.blocks import LENGTHS, ORDERS
+from .adapters.blocks import ORDERS, block_order
 from .adapters.inspire import positions_of
 from .adapters.live import LiveNetwork
 from .adapters.presets import KNOWN_ELSEWHERE, preset_names
@@ -135,12 +134,6 @@ def own_resolution(config: BaseConfig) -> int:
     return outline_file(checkpoint_path(config.checkpoint), config).facts.resolution
 
 
-def block_order(family: str, blocks: Sequence[str]) -> tuple[str, ...]:
-    """The blocks of the shortest vector that names all of a network's."""
-    attention, every = LENGTHS[family]
-    return ORDERS[attention] if set(blocks) <= set(ORDERS[attention]) else ORDERS[every]
-
-
 def describe_network(path: Path) -> NetworkFacts:
     """Read a LoRA file's header. Raises FileError for what is no safetensors file."""
     try:
@@ -163,7 +156,8 @@ def tag_of(
 
     ConfigError for what the dialect can't say.
     """
-    vector, _, elements = weights.text().partition(";")
+    whole = weights.along(block_order(family, network.blocks()))
+    vector, _, elements = whole.text().partition(";")
     known = weights.label in KNOWN_ELSEWHERE and weights.label in preset_names(family)
     tag = Tag(name=name, weights=weights.label if known else vector, elements=elements)
     return write_tag(tag, dialect, family, positions_of(network.paths))

@@ -111,7 +111,7 @@ class _Place:
             setattr(self.module, self.name, chosen)
 
     def renew(self, deltas: Iterable[tuple[float, Tensor]]) -> None:
-        """Compute the sum anew, where any delta has a strength other than 0; without gradients."""
+        """Compute the sum anew, where there is any delta; to be called under no_grad."""
         given = list(deltas)
         self.is_summed = bool(given)
         if not given:

@@ -98,6 +98,10 @@ class BlockWeights:
         own = self.ratio(block_of(path))
         return ratio_of(self.elements, path, own) if self.elements else own
 
+    def along(self, order: Iterable[str]) -> "BlockWeights":
+        """Return these weights as a vector of the blocks in `order`, which users can write."""
+        return replace(self, ratios=tuple((block, self.ratio(block)) for block in order))
+
     def effective(self, blocks: Iterable[str]) -> tuple[Any, ...]:
         """Return what these blocks get; two weights that agree there draw equal pictures."""
         return (*(self.ratio(block) for block in blocks), *self.elements)

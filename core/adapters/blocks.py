@@ -64,6 +64,12 @@ def every_block(family: str) -> tuple[str, ...]:
     return ORDERS[LENGTHS[family][-1]]
 
 
+def block_order(family: str, blocks: Iterable[str]) -> tuple[str, ...]:
+    """Return the blocks of the shortest vector that names all of a network's."""
+    attention, every = LENGTHS[family]
+    return ORDERS[attention if set(blocks) <= set(ORDERS[attention]) else every]
+
+
 def select_blocks(words: Sequence[str], every: Sequence[str]) -> list[str]:
     """Return the blocks of `[NOT] A B-C ...` in the order of `every`; ConfigError names a slip."""
     inverted = words[0].upper() == "NOT" and len(words) > 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..adapters.block_weights import BlockWeights
-from ..adapters.blocks import LENGTHS, ORDERS
+from ..adapters.blocks import block_order
 from ..adapters.decompose import RankRule
 from ..adapters.forms import Update
 from ..adapters.inspire import positions_of
@@ -288,10 +288,8 @@ def tag_for(
     family = file.family or "sd1"
     chosen = tag.strength(family, seed=0, presets=presets).block_weights
     if chosen is not None and tag.weights and not _is_read_elsewhere(tag.weights):
-        attention, every = LENGTHS[family]
-        narrow = set(blocks_of(file.layers)) <= set(ORDERS[attention])
-        order = ORDERS[attention if narrow else every]
-        tag = replace(tag, weights=",".join(f"{chosen.ratio(block):g}" for block in order))
+        whole = chosen.along(block_order(family, blocks_of(file.layers)))
+        tag = replace(tag, weights=whole.text().partition(";")[0])
     return write_tag(tag, dialect, family, positions_of(file.layers))
 
 

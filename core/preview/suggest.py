@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from ..adapters.block_weights import BlockWeights
+from ..adapters.blocks import block_order
 from ..adapters.live import LiveNetwork
 from ..config.fields import Text
 from ..errors import ConfigError
@@ -65,7 +66,7 @@ class SuggestionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """Found block weights.
+    """Found block weights, a vector of the family; blocks that the network has not are 0.
 
     asked: what was to be kept. promised: what the search arrived at, on its own pictures.
     measured: with other seeds. blocks: what share of the change each block brings. grid: the
@@ -169,6 +170,7 @@ def suggest_weights(
     if found is None:
         return None
     weights, promised = found
+    weights = weights.along(block_order(base.family.key, network.blocks()))
     grid = render_grid(base, network, _proof(request, network.blocks(), weights), on_event, stop)
     if grid.stopped:
         return None

@@ -47,9 +47,15 @@ def by_autograd(network: Network, unet: nn.Module, context: Tensor) -> dict[str,
     return found
 
 
-def close(found: dict[str, Tensor], wanted: dict[str, Tensor], floor: float = 1e-12) -> None:
-    """Equal within a thousandth of each factor's own largest number, or `floor`."""
+def rounding(gradients: dict[str, Tensor]) -> float:
+    """What is no more than rounding, beside the largest of all numbers."""
+    return 1e-6 * max(float(g.abs().max()) for g in gradients.values())
+
+
+def close(found: dict[str, Tensor], wanted: dict[str, Tensor], floor: float = 0.0) -> None:
+    """Equal within a thousandth of each factor's own largest number, or `floor`, or rounding."""
     assert list(found) == list(wanted)
+    floor = max(floor, rounding(wanted))
     for name, gradient in found.items():
         largest = float(wanted[name].abs().max())
         assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-3 * largest + floor, msg=name)
@@ -68,8 +74,9 @@ def unet(request, unet) -> nn.Module:
 
 def test_gradients_equal_those_of_the_plain_way(network, unet, context) -> None:
     wanted = by_autograd(network, unet, context)
-    # one position at the deepest level has nothing to weigh: its q and k learn nothing
-    assert sum(bool(g.any()) for g in wanted.values()) == 384 - 4
+    # one position at the deepest level has nothing to weigh: all its q and k get is rounding
+    learns = [float(g.abs().max()) > rounding(wanted) for g in wanted.values()]
+    assert sum(learns) == 384 - 4
     with network.attached({"unet": unet}), network.training():
         assert any(layer.place for layer in unet.modules() if isinstance(layer, LoRALayer))
         network.backward(loss_of(unet, context))

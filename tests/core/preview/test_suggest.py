@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_loop.core.adapters.blocks import block_of
+from lora_loop.core.adapters.block_weights import BlockWeights
+from lora_loop.core.adapters.blocks import block_of, block_order
 from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.errors import ConfigError
@@ -45,7 +46,7 @@ def test_the_answer_is_drawn_with_other_seeds(base: BaseModel, network: Network)
     request = SuggestionRequest(prompts=(CAT,), inside=0.5, seeds=(1,), settings=FAST)
     found = suggest_weights(base, network, request, Part(mask=left_half()))
     assert found is not None
-    assert tuple(block for block, _ in found.weights.ratios) == network.blocks()
+    assert tuple(block for block, _ in found.weights.ratios) == block_order("sd1", network.blocks())
     assert all(0 <= ratio <= 1 for _, ratio in found.weights.ratios)
     assert any(ratio < 1 for _, ratio in found.weights.ratios)
     assert [row[0].seed for row in found.grid.table.cells[0]] == [2]
@@ -79,6 +80,19 @@ def test_the_block_that_does_it_is_turned_down(base: BaseModel, network: Network
     assert found.blocks[planted].inside > 0.9
     assert 0 < found.weights.ratio(planted) < 1
     assert found.promised.inside <= 0.5
+
+
+def test_of_a_network_without_a_text_encoder_it_is_a_vector_all_the_same(
+    base: BaseModel, network: Network
+) -> None:
+    unet = {path: own for path, own in network.weights().items() if block_of(path) != "BASE"}
+    alone = Network.from_weights(find_targets(base.parts), unet)
+    request = SuggestionRequest(prompts=(CAT,), inside=0.5, seeds=(1,), settings=FAST)
+    found = suggest_weights(base, alone, request, Part(mask=left_half()))
+    assert found is not None
+    read = BlockWeights.parse(found.text().splitlines()[0])
+    assert read == found.weights
+    assert read.ratio("BASE") == 0
 
 
 def test_stopping_gives_nothing(base: BaseModel, network: Network) -> None:
