@@ -10,7 +10,7 @@ The medians and their ratio are printed and, with --output, written as JSON with
 
 What to expect: the arithmetic of a rank-16 update (forward and both gradients) is a few percent of
 SD 1.5's U-Net, but 27 % of the embedded model's, whose layers are only 64 and 128 wide. That is why
-its ratio is above 1.1 although our blocks compute the base itself quicker than diffusers' do.
+its ratio is the higher one, although our blocks compute the base itself quicker than diffusers do.
 """
 
 import argparse
@@ -70,12 +70,13 @@ def make_unet(model: str, dtype: torch.dtype, device: torch.device) -> torch.nn.
 
 def as_ours(unet: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """The same U-Net over the same weights, set up as our reader of checkpoints does."""
-    from lora_loop.core.models.build import use_quick_attention
+    from lora_loop.core.models import build
     from lora_loop.core.models.unet_blocks import use_lean_modules
 
     own = copy.deepcopy(unet, {id(p): p for p in unet.parameters()})
     use_lean_modules(own)
-    use_quick_attention(own, device)
+    build.use_quick_attention(own, device)
+    build.use_quick_layout(own, device, own_weights=True)
     return own
 
 
@@ -93,16 +94,18 @@ def bare_step(unet: Any, size: int, batch: int, dtype: torch.dtype) -> Callable[
     return step
 
 
-def our_step(
-    unet: Any, size: int, batch: int, dtype: torch.dtype, rank: int
-) -> tuple[Callable[[], Any], Any]:
-    """One whole optimizer step of the real trainer, and the network to attach for it."""
+def our_step(unet: Any, size: int, batch: int, rank: int) -> tuple[Callable[[], Any], Any]:
+    """One whole optimizer step of the real trainer, and the network to attach for it.
+
+    In the U-Net's own dtype.
+    """
     from lora_loop.core.adapters.network import Network
     from lora_loop.core.adapters.targets import find_targets
     from lora_loop.core.config.recipe import DatasetConfig, NetworkConfig, Recipe, TrainingConfig
-    from lora_loop.core.train.precision import PRECISIONS
+    from lora_loop.core.train.precision import precision_of
     from lora_loop.core.train.trainer import Trainer, TrainingData
 
+    dtype = unet.conv_in.weight.dtype
     config = NetworkConfig(rank=rank, alpha=rank, text_encoder=False)
     recipe = Recipe(
         dataset=DatasetConfig(folder="."),
@@ -127,7 +130,7 @@ def our_step(
         prediction="epsilon",
         zero_terminal_snr=False,
     )
-    precision = next(p for p in PRECISIONS.values() if p.compute == dtype)
+    precision = precision_of(dtype)
     trainer = Trainer(base, network, data, recipe, precision)  # type: ignore[arg-type]
     return trainer.advance, network
 
@@ -159,7 +162,7 @@ def measure(options: argparse.Namespace) -> Rows:
     unet = make_unet(options.model, dtype, device)
     bare = bare_step(unet, options.size, options.batch, dtype)
     own = as_ours(unet, device)
-    ours, network = our_step(own, options.size, options.batch, dtype, options.rank)
+    ours, network = our_step(own, options.size, options.batch, options.rank)
 
     rows: Rows = {name: {"bare": [], "ours": []} for name in SETTINGS}
     with network.attached({"unet": own}), network.training():

@@ -90,6 +90,7 @@ def _adopt(
         placement = Placement(device, VAE_DTYPE if name == "vae" else dtype)
         own_bytes += _give(part, checkpoint, placement)
     build.use_quick_attention(outline.networks["unet"], device)
+    build.use_quick_layout(outline.networks["unet"], device, own_weights=False)
     used = {place.name for part in outline.parts.values() for place in part.tensors.values()}
     loan = Loan(
         outline=outline,

@@ -216,10 +216,12 @@ def load_base_model(
     facts = resolve_facts(opened, prediction, zero_terminal_snr)
     device = torch.device(device)
     outline = outline_checkpoint(opened, facts)
+    unet = outline.networks["unet"]
     for name, part in outline.parts.items():
         own_dtype = vae_dtype if name == "vae" else dtype
         fill(part, opened, Placement(device, own_dtype))
-    build.use_quick_attention(outline.networks["unet"], device)
+    build.use_quick_attention(unet, device)
+    build.use_quick_layout(unet, device, own_weights=True)
     return BaseModel(outline.networks, facts)
 
 

@@ -64,7 +64,7 @@ def parameters(base: BaseModel) -> dict[str, Tensor]:
 def answers(base: BaseModel) -> list[Tensor]:
     """What every network of a base model says, in fp32."""
     chance = torch.Generator().manual_seed(0)
-    latents, pixels = (torch.randn(2, n, s, s, generator=chance) for n, s in ((4, 8), (3, 16)))
+    latents, pixels = (torch.randn(2, n, s, s, generator=chance) for n, s in ((4, 16), (3, 16)))
     condition = base.encode_text(["a cat", ""])
     output = base.predict(latents, torch.tensor([10, 900]), condition)
     told = [condition.context, output, *base.encode_images(pixels), base.decode(latents)]
@@ -113,7 +113,7 @@ def test_every_parameter_is_the_hosts_own_and_answers_as_the_file(read, host):
 
 def input_gradient(base: BaseModel) -> Tensor:
     """Backward through U-Net and text encoder, as training with adapters at their beginning."""
-    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     latents.requires_grad_(True)
     output = base.predict(latents, torch.tensor([500]), base.encode_text(["a cat"]))
     output.square().mean().backward()

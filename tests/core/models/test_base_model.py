@@ -361,6 +361,12 @@ def test_small_heads_on_the_cpu_use_plain_products(base):
         assert chosen("cpu") == {plain_attention}
 
 
+def test_a_small_model_on_the_cpu_computes_by_channels(path):
+    conv = load_base_model(path).unet.conv_in.weight
+    assert conv.is_contiguous(memory_format=torch.channels_last)
+    assert not conv.requires_grad
+
+
 def test_both_attentions_agree(base):
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     inputs = (latents, torch.tensor([400]), base.encode_text(["a cat"]))

@@ -13,6 +13,7 @@ from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.config import NetworkConfig
 from lora_loop.core.models import small_block as small
 from lora_loop.core.models import unet_blocks
+from lora_loop.core.models.build import use_quick_layout
 from lora_loop.core.models.unet_blocks import (
     fused_attention,
     plain_attention,
@@ -67,7 +68,11 @@ def test_our_blocks_give_diffusers_numbers(config, kernel) -> None:
         m for m in own.modules() if type(m).__name__ in {"ResnetBlock2D", "Transformer2DModel"}
     ]
     with torch.no_grad():
-        assert_close(own(*inputs()).sample, unet(*inputs()).sample, rtol=1e-5, atol=1e-5)
+        wanted = unet(*inputs()).sample
+        assert_close(own(*inputs()).sample, wanted, rtol=1e-5, atol=1e-5)
+        use_quick_layout(own, torch.device("cpu"), own_weights=True)
+        assert own.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+        assert_close(own(*inputs()).sample, wanted, rtol=1e-5, atol=1e-5)
 
 
 def trained_gradients(unet: nn.Module, context: Tensor) -> tuple[dict[str, Tensor], Tensor]:
