@@ -32,7 +32,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectVerdict:
-    """Which of the mascot's parts a picture shows."""
+    """Which of the mascot's parts a picture shows: of its face, and of the style around it."""
 
     body: bool
     eyes: bool
@@ -156,12 +156,9 @@ def look_for_subject(image: Image.Image) -> SubjectVerdict:
     if count:
         areas = ndimage.sum(body, labels, range(1, count + 1))
         body = labels == 1 + int(np.argmax(areas))
-    share = body.sum() / 64**2
-    if not 0.06 < share < 0.5:
-        return SubjectVerdict(
-            body=False, eyes=False, ears=False, outline=False, frame=False, bands=False
-        )
+    is_body = bool(0.06 < body.sum() / 64**2 < 0.5)
     head = np.asarray(ndimage.binary_fill_holes(ndimage.binary_closing(body, iterations=2)))
+    head &= is_body
     rim = _grown(head, 4) & ~_grown(head, 1)
     far = ~_grown(head, 9)
     frame = np.ones_like(head)
@@ -169,10 +166,10 @@ def look_for_subject(image: Image.Image) -> SubjectVerdict:
     inner = far.copy()
     inner[:8], inner[-8:], inner[:, :8], inner[:, -8:] = False, False, False, False
     return SubjectVerdict(
-        body=True,
-        eyes=_has_eyes(head, pixels),
-        ears=_has_ears(head),
-        outline=bool((grey[rim] < 105).mean() > 0.4),
+        body=is_body,
+        eyes=is_body and _has_eyes(head, pixels),
+        ears=is_body and _has_ears(head),
+        outline=is_body and bool((grey[rim] < 105).mean() > 0.4),
         frame=bool(np.median(grey[frame]) < 75),
         bands=bool(inner.sum() > 30 and grey[inner].std() > 11),
     )
