@@ -1,7 +1,9 @@
 """Real hosts, installed outside of the repository, driven by their own Python.
 
 WEBUI_DIR, FORGE_DIR and COMFYUI_DIR name their folders; WEBUI_PYTHON, FORGE_PYTHON and
-COMFYUI_PYTHON the interpreters, where they are not in venv/bin/python of those folders.
+COMFYUI_PYTHON the interpreters, where they are not in venv/bin/python of those folders. LBW_DIR
+and INSPIRE_DIR name the folders of the peers' extensions, sd-webui-lora-block-weight and
+ComfyUI-Inspire-Pack.
 """
 
 import json
@@ -67,6 +69,23 @@ def forge() -> HostProgram:
 @pytest.fixture(scope="session")
 def comfyui() -> HostProgram:
     return _program("COMFYUI")
+
+
+def _extension(variable: str, name: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} names no folder of {name}: nothing was compared with it")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def lora_block_weight() -> Path:
+    return _extension("LBW_DIR", "sd-webui-lora-block-weight")
+
+
+@pytest.fixture(scope="session")
+def inspire_pack() -> Path:
+    return _extension("INSPIRE_DIR", "ComfyUI-Inspire-Pack")
 
 
 @pytest.fixture(scope="session")

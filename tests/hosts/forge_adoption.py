@@ -85,7 +85,7 @@ def main():
     from lora_loop.tests.core.models import make_checkpoint
     from lora_loop.tests.hosts import placing
 
-    placing.make_folders(folder, repository)
+    placing.make_folders(folder, {"lora-loop": repository})
     models = folder / "models"
     first, other = models / "first.safetensors", models / "other.safetensors"
     if not first.exists():

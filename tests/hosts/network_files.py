@@ -1,18 +1,27 @@
 """LoRA files of full size with random factors, for hosts to load, and what they should make."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core.adapters.lora import LoRAWeights, lora_delta
+from ...core.files.adapter_file import write_adapters
+from ...core.files.names import kohya_key
 from ...core.files.network_file import Module, read_network, write_network
+from ...core.models.stored_weights import StoredWeights
+from ..core.adapters.random_updates import random_updates
 
 KEYS = Path(__file__).parents[1] / "core" / "files" / "keys"
 RANK, ALPHA = 2, 1.0
 VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2_v", "sdxl": "sdxl_base_v1-0"}
 _POOL = 1 << 20
+_ADAPTED = re.compile(
+    r"attn\d\.to_|\.ff\.net\.(0\.proj|2)$|proj_(in|out)$|resnets\.\d+\.conv[12]$|"
+    r"self_attn\.\w+_proj$|mlp\.fc\d$"
+)
 
 
 def write_family(folder: Path, family: str) -> Path:
@@ -46,6 +55,22 @@ def _rows(family: str) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
 def _shape(text: str) -> tuple[int, ...]:
     return tuple(RANK if side == "r" else int(side) for side in text.split(","))
+
+
+def write_random(checkpoint: Path, path: Path, algorithm: str, seed: int = 0) -> Path:
+    """Write a file of any algorithm with random numbers for what LoCon adapts of a checkpoint."""
+    stored = StoredWeights(str(checkpoint))
+    layers = {own: _Layer(stored.tensor(own)) for own in stored.layers if _ADAPTED.search(own)}
+    updates = random_updates(algorithm, layers, 0.3, seed)
+    own = {kohya_key(place): dict(update.tensors) for place, update in updates.items()}
+    write_adapters(path, own, {"ss_output_name": path.stem, "ss_v2": "False"}, "fp32")
+    return path
+
+
+class _Layer(nn.Module):
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.float(), requires_grad=False)
 
 
 def deltas_of(path: Path) -> dict[str, tuple[LoRAWeights, float]]:

@@ -1,137 +1,21 @@
 """The tab in a real WebUI and a real Forge: trained by clicks, drawn with by the host's own API."""
 
-import base64
-import io
 import json
-import os
 import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lora_loop.tests.core.models import make_checkpoint
-from lora_loop.tests.hosts import placing
+from lora_loop.tests.hosts.conftest import REPOSITORY
+from lora_loop.tests.hosts.running import Running
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-START, LONG = 300, 300_000  # seconds for the host; milliseconds for a training
+LONG = 300_000  # milliseconds for a training
 STEPS = 10
 PROMPT = "momo"
-FLAGS = {
-    "webui": (
-        *("--use-cpu", "all", "--no-half", "--skip-torch-cuda-test", "--skip-version-check"),
-        *("--no-download-sd-model", "--do-not-download-clip", "--disable-nan-check"),
-    ),
-    "forge": (
-        *("--always-cpu", "--skip-torch-cuda-test", "--skip-version-check"),
-        "--no-download-sd-model",
-    ),
-}
-SIZES = {"webui": 64, "forge": 64}
-
-
-class Running:
-    """A host with its pages and its API, in a process of its own."""
-
-    def __init__(self, kind: str, program, folder: Path, repository: Path) -> None:
-        self.kind, self.folder = kind, folder
-        placing.make_folders(folder, repository)
-        checkpoint = folder / "models/first.safetensors"
-        if kind == "webui":
-            from lora_loop.tests.hosts.thin_checkpoint import write_thin
-
-            write_thin(program.folder, checkpoint, 0)
-        else:
-            make_checkpoint.write_sd1_checkpoint(checkpoint)
-        _write_pictures(folder / "pictures" / "2_momo")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
-        self.log = folder / "host.log"
-        command = [
-            *(program.python, "webui.py", "--api", "--port", str(port), *FLAGS[kind]),
-            *("--data-dir", folder / "data", "--lora-dir", folder / "loras"),
-            *("--ckpt", checkpoint, "--ckpt-dir", checkpoint.parent),
-        ]
-        offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [str(part) for part in command],
-                cwd=program.folder,
-                env={**os.environ, **offline, "GRADIO_ANALYTICS_ENABLED": "False"},
-                stdout=log,
-                stderr=log,
-            )
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if self._answers():
-                return
-            time.sleep(1)
-        self.stop()
-        pytest.fail(f"the host did not start:\n{self.log.read_text()[-4000:]}")
-
-    def _answers(self) -> bool:
-        try:
-            self.ask("/lora-loop/v1/status")
-        except OSError:
-            return False
-        return True
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def ask(self, path: str, body=None) -> bytes:
-        """The answer to a request, a POST where there is a body."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.address + path, data, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            return answer.read()
-
-    def picture(self, prompt: str) -> np.ndarray:
-        """The host's own picture, as its page would draw it."""
-        side = SIZES[self.kind]
-        body = {
-            "prompt": prompt,
-            "seed": 1,
-            "steps": 3,
-            "width": side,
-            "height": side,
-            "cfg_scale": 7,
-            "sampler_name": "DPM++ 2M",
-            "scheduler": "Karras",
-        }
-        answer = json.loads(self.ask("/sdapi/v1/txt2img", body))
-        return _levels(base64.b64decode(answer["images"][0]))
-
-    def preview(self, weights: str) -> np.ndarray:
-        """Our picture of the network in memory."""
-        side = SIZES[self.kind]
-        drawn = {"prompts": [PROMPT], "steps": 3, "width": side, "height": side, "seed": 1}
-        body = {"weights": weights, "preview": drawn}
-        return _levels(self.ask("/lora-loop/v1/preview", body))
-
-    def memory(self) -> int:
-        """Bytes that the host's process holds."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-
-
-def _levels(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
 
 
 def _write_pictures(folder: Path) -> None:
@@ -146,7 +30,8 @@ def _write_pictures(folder: Path) -> None:
 @pytest.fixture(params=["webui", "forge"])
 def host(request, tmp_path):
     program = request.getfixturevalue(request.param)
-    running = Running(request.param, program, tmp_path, Path(__file__).parents[2])
+    _write_pictures(tmp_path / "pictures" / "2_momo")
+    running = Running(request.param, program, tmp_path, {"lora-loop": REPOSITORY})
     yield running
     running.stop()
 
@@ -240,8 +125,8 @@ def test_trained_by_clicks_and_drawn_with_by_the_host(host, page, request):
     assert np.abs(host.picture(PROMPT) - before).max() == 0
     drawn = host.picture(f"{PROMPT} <lora:momo:1>")
     assert np.abs(drawn - before).max() > 8
-    assert np.abs(host.preview("ALL") - drawn).max() <= 1
-    assert np.abs(host.preview("NONE") - before).max() <= 1
+    assert np.abs(host.preview(PROMPT, "ALL") - drawn).max() <= 1
+    assert np.abs(host.preview(PROMPT, "NONE") - before).max() <= 1
     some = host.picture(f"{PROMPT} <lora:momo:1:lbw=NOFACE>")
-    assert np.abs(host.preview("NOFACE") - some).max() <= 1
+    assert np.abs(host.preview(PROMPT, "NOFACE") - some).max() <= 1
     assert np.abs(host.picture(PROMPT) - before).max() == 0

@@ -101,7 +101,7 @@ def main():
     sys.path.pop(0)
     from lora_loop.tests.hosts import placing, thin_checkpoint
 
-    placing.make_folders(folder, repository)
+    placing.make_folders(folder, {"lora-loop": repository})
     models = folder / "models"
     first = thin_checkpoint.write_thin(webui, models / "first.safetensors", seed=0)
     other = thin_checkpoint.write_thin(webui, models / "other.safetensors", seed=1)

@@ -1,5 +1,7 @@
 """Random updates of every algorithm for the layers of a model, small enough to draw with."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -52,7 +54,7 @@ def _lokr(normal, weight: Tensor, size: float) -> dict[str, Tensor]:
     return {
         "lokr_w1": normal(2, 2),
         "lokr_w2_a": normal(outputs // 2, RANK, size=size * inputs**-0.5),
-        "lokr_w2_b": normal(RANK, inputs // 2, *kernel, size=0.5),
+        "lokr_w2_b": normal(RANK, inputs // 2 * math.prod(kernel), size=0.5),
         "alpha": torch.tensor(1.0),
     }
 
