@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal, get_args
@@ -127,9 +127,10 @@ class XYZRequest:
     """A grid over any axes: x goes across, y down, z from page to page.
 
     weights, unet, text_encoder, prompt and the settings' seed hold where no axis changes them.
-    value: what the blocks of a blocks axis get where there is no values axis. compare: also draw
-    the base model's picture for each prompt and seed, and show how far each cell is from it.
-    network_name: for the title and the file's metadata.
+    presets: the user's own, name -> text, for these weights and those of axes. value: what the
+    blocks of a blocks axis get where there is no values axis. compare: also draw the base model's
+    picture for each prompt and seed, and show how far each cell is from it. network_name: for the
+    title and the file's metadata.
     """
 
     x: Axis = Axis()
@@ -137,6 +138,7 @@ class XYZRequest:
     z: Axis = Axis()
     prompt: Prompt = field(default_factory=lambda: Prompt(""))
     weights: str | BlockWeights = "ALL"
+    presets: Mapping[str, str] = field(default_factory=dict)
     value: float = 0.0
     unet: float = 1.0
     text_encoder: float = 1.0
@@ -151,8 +153,8 @@ class XYZRequest:
             if kinds.count(kind) > 1 and kind != "weights":
                 raise ConfigError(f"two axes of a grid are {kind!r}; change one of them")
         texts = [axis.entries for axis in self.axes if axis.kind == "weights"] or [(self.weights,)]
-        written = "".join(str(text) for entries in texts for text in entries)
-        if "values" in kinds and "blocks" not in kinds and "X" not in written:
+        written = [self._spelt_out(text) for entries in texts for text in entries]
+        if "values" in kinds and "blocks" not in kinds and "X" not in "".join(written):
             raise ConfigError(
                 "an axis of values needs an axis of blocks that get them, or weights with an X in "
                 "the place of the value, as in OUT03-OUT05=X"
@@ -162,6 +164,31 @@ class XYZRequest:
     def axes(self) -> tuple[Axis, Axis, Axis]:
         """The axes x, y and z."""
         return self.x, self.y, self.z
+
+    def with_prompts(self, prompts: Sequence[Prompt]) -> XYZRequest:
+        """Give the grid of several prompts: on a free axis, where they are not an axis already.
+
+        Rows are taken first, then columns, then pages. All have the first one's negative prompt.
+        ConfigError where no axis is free.
+        """
+        one = replace(self, prompt=prompts[0])
+        taken = {name: getattr(self, name).kind for name in "yxz"}
+        if len(prompts) == 1 or "prompt" in taken.values():
+            return one
+        free = next((name for name, kind in taken.items() if kind == "none"), None)
+        if free is None:
+            raise ConfigError(
+                f"the grid has {len(prompts)} prompts, and all three axes are taken; give one "
+                "prompt, or set an axis to none"
+            )
+        return replace(one, **{free: Axis("prompt", tuple(prompt.text for prompt in prompts))})
+
+    def _spelt_out(self, text: str | BlockWeights) -> str:
+        """Give weights as they are written, a preset of the user's as what it stands for."""
+        if isinstance(text, BlockWeights):
+            return ""
+        name, _, rules = text.partition(";")
+        return f"{self.presets.get(name.strip(), name)};{rules}"
 
     def table(self, family: str) -> Table:
         """Work out every cell, for a family of models. ConfigError names a wrong entry."""
@@ -176,6 +203,7 @@ class XYZRequest:
             prompt=self.prompt,
             seed=self.settings.seed,
             start=self.weights,
+            presets=self.presets,
             value=f"{self.value:g}",
             unet=self.unet,
             text_encoder=self.text_encoder,
@@ -203,7 +231,15 @@ class XYZRequest:
         if axis.kind == "none":
             return (Label("", ""),)
         title = getattr(AXES[axis.kind].label, self.language)
-        return tuple(Label(_title(axis.kind, entry, family), title) for entry in entries)
+        return tuple(Label(self._title(axis.kind, entry, family), title) for entry in entries)
+
+    def _title(self, kind: AxisKind, entry: str, family: str) -> str:
+        if kind == "network":
+            return re.split(r"[/\\]", entry)[-1].removesuffix(".safetensors")
+        if kind == "weights":
+            weights = BlockWeights.parse(entry, family, seed=0, presets=self.presets)
+            return entry if weights.label == weights.text() else weights.label
+        return entry
 
     def _draft(self, start: _Draft, entries: tuple[str, str, str]) -> _Draft:
         draft = start
@@ -214,14 +250,16 @@ class XYZRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
-    """A cell before its block weights are read."""
+    """A cell before its block weights are read. x: for the X in them."""
 
     prompt: Prompt
     seed: int
     start: str | BlockWeights
+    presets: Mapping[str, str]
     weights: tuple[str, ...] = ()
     blocks: str = ""
     value: str
+    x: str = "1"
     unet: float
     text_encoder: float
     network: str = ""
@@ -243,8 +281,9 @@ class _Draft:
             return replace(self, unet=_number(kind, entry))
         if kind == "text_encoder":
             return replace(self, text_encoder=_number(kind, entry))
-        name = {"blocks": "blocks", "values": "value", "network": "network"}[kind]
-        return replace(self, **{name: entry})
+        if kind == "values":
+            return replace(self, value=entry, x=entry)
+        return replace(self, **{kind: entry})
 
     def cell(self, family: str) -> Cell:
         """Read the weights."""
@@ -258,9 +297,9 @@ class _Draft:
         )
 
     def _weights(self, family: str) -> BlockWeights:
-        x = _number("values", self.value) if _is_number(self.value) and not self.blocks else 1.0
+        x = 1.0 if self.blocks else _number("values", self.x)
         first, *others = (
-            BlockWeights.parse(given, family, x=x, seed=self.seed)
+            BlockWeights.parse(given, family, x=x, seed=self.seed, presets=self.presets)
             for given in (self.weights or (self.start,))
         )
         ratios, label = dict(first.ratios), first.label
@@ -308,15 +347,6 @@ def _seeds(entry: str) -> Iterator[str]:
             f"a seed axis has the range {entry!r}; it must go up, over at most {_MOST_SEEDS} seeds"
         )
     yield from (str(_whole(str(seed))) for seed in range(first, last + 1))
-
-
-def _title(kind: AxisKind, entry: str, family: str) -> str:
-    if kind == "network":
-        return re.split(r"[/\\]", entry)[-1].removesuffix(".safetensors")
-    if kind == "weights":
-        weights = BlockWeights.parse(entry, family, seed=0)
-        return entry if weights.label == weights.text() else weights.label
-    return entry
 
 
 def _is_number(text: str) -> bool:

@@ -85,6 +85,41 @@ def test_values_stand_for_the_x_in_weights() -> None:
     assert [ratios(cell, "OUT03", "M00") for cell in page[0]] == [[0, 1], [0.7, 1]]
 
 
+def test_without_an_axis_of_values_x_is_1_as_elsewhere() -> None:
+    request = XYZRequest(x=Axis("seed", ("1", "2")), weights="M00=X", prompt=CAT, value=0.25)
+    (page,) = request.table("sd1").cells
+    assert [ratios(cell, "M00", "IN04") for cell in page[0]] == [[1, 0], [1, 0]]
+    with pytest.raises(ConfigError, match="must be a number"):
+        XYZRequest(x=Axis("values", ("0", "many")), weights="M00=X").table("sd1")
+
+
+def test_users_presets_are_read_wherever_weights_stand() -> None:
+    own = {"2D": "M00=X", "ALL": "M00=0.5"}
+    across = XYZRequest(x=Axis("weights", ("2D", "ALL", "2D; M00:attn1:0")), presets=own)
+    (page,) = across.table("sd1").cells
+    assert [ratios(cell, "M00", "IN04") for cell in page[0]] == [[1, 0], [0.5, 0], [1, 0]]
+    assert [label.title for label in across.table("sd1").columns][:2] == ["2D", "ALL"]
+    assert len(page[0][2].weights.elements) == 1
+    values = XYZRequest(x=Axis("values", ("0", "0.7")), weights="2D", presets=own)
+    (page,) = values.table("sd1").cells
+    assert [ratios(cell, "M00") for cell in page[0]] == [[0], [0.7]]
+
+
+def test_several_prompts_take_a_free_axis() -> None:
+    prompts = (CAT, Prompt("a dog", "ugly"))
+    one = XYZRequest(x=Axis("seed", ("1", "2")))
+    (page,) = one.with_prompts(prompts).table("sd1").cells
+    assert [[cell.prompt for cell in row] for row in page] == [[prompt] * 2 for prompt in prompts]
+    taken = replace(one, y=Axis("weight", ("0", "1")))
+    pages = taken.with_prompts(prompts).table("sd1").cells
+    assert [page[0][0].prompt for page in pages] == list(prompts)
+    named = replace(one, y=Axis("prompt", ("a hill",))).with_prompts(prompts)
+    assert [cell.prompt.text for _, cell in named.table("sd1").places()] == ["a hill"] * 2
+    assert one.with_prompts(prompts[1:]).prompt == prompts[1]
+    with pytest.raises(ConfigError, match="2 prompts, and all three axes"):
+        replace(taken, z=Axis("unet", ("1",))).with_prompts(prompts)
+
+
 def test_columns_are_called_what_users_typed() -> None:
     vector = ",".join(["R"] * 16 + ["X"])
     entries = ("NOFACE", "OUT03=0.5", vector, f"mine:{vector}")
