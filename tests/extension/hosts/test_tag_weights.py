@@ -43,6 +43,28 @@ def tags(ours):
     return ours("tag_weights")
 
 
+@pytest.fixture
+def desk(tags, monkeypatch):
+    """The tab's desk, with one preset of the user's own."""
+    presets = SimpleNamespace(presets=lambda: {"MINE": "IN01=0.25"})
+    found = SimpleNamespace(presets=presets, host=SimpleNamespace(language=lambda: "en"))
+    monkeypatch.setattr(tags, "the_desk", lambda: found)
+    return found
+
+
+@pytest.fixture
+def network():
+    return make_network()
+
+
+@pytest.fixture
+def extension(tags, desk, network, monkeypatch):
+    """The host's own extension, which has read the prompt's LoRAs."""
+    found = SimpleNamespace(loaded_networks=[network])
+    monkeypatch.setattr(tags, "lora_extension", lambda: found)
+    return found
+
+
 def test_each_layer_is_scaled_by_its_block(tags):
     network, weights = make_network(), BlockWeights.parse("BASE=1, IN01=0.25, OUT11=0")
     tags.scale_networks([network], {"mine": weights})
@@ -92,36 +114,111 @@ def test_forges_patches_are_scaled_and_told_apart(tags):
     }
 
 
-def make_job(text):
-    params = SimpleNamespace(named={"lbw": text}, positional=["mine", "1"])
+def params_of(tag):
+    """A tag as the host takes it apart."""
+    found = SimpleNamespace(items=tag.strip("<>").split(":")[1:], positional=[], named={})
+    for item in found.items:
+        parts = item.split("=", 2)
+        if len(parts) == 2:
+            found.named[parts[0]] = parts[1]
+        else:
+            found.positional.append(item)
+    return found
+
+
+def make_job(tag):
     comments = []
     return SimpleNamespace(
         sd_model=SimpleNamespace(is_sdxl=False),
-        extra_network_data={"lora": [params]},
+        extra_network_data={"lora": [params_of(tag)]},
         seeds=[1],
+        prompts=[f"a cat {tag}"],
         comment=comments.append,
         comments=comments,
     )
 
 
-def test_what_cannot_be_read_is_told_and_left_out(tags, monkeypatch):
-    network = make_network()
-    extension = SimpleNamespace(loaded_networks=[network])
-    monkeypatch.setattr(tags, "lora_extension", lambda: extension)
-    job = make_job("NOFCE")
+def test_what_cannot_be_read_is_told_and_left_out(tags, extension, network):
+    job = make_job("<lora:mine:1:lbw=NOFCE>")
     tags.TagWeights().process_batch(job)
     assert scales(network) == dict.fromkeys(KEYS, 0.5)
     assert len(job.comments) == 1
     assert "NOFACE" in job.comments[0]
 
 
-def test_the_other_extension_has_the_word(tags, modules, monkeypatch):
-    network = make_network()
-    extension = SimpleNamespace(loaded_networks=[network])
-    monkeypatch.setattr(tags, "lora_extension", lambda: extension)
+def test_the_other_extension_has_the_word(tags, modules, extension, network):
+    script, job = tags.TagWeights(), make_job("<lora:mine:1:NONE>")
     modules.scripts.scripts_data.append(SimpleNamespace(path="x/scripts/lora_block_weight.py"))
-    tags.TagWeights().process_batch(make_job("NONE"))
+    script.before_process_batch(job)
+    script.process_batch(job)
+    assert job.prompts == ["a cat <lora:mine:1:NONE>"]
     assert scales(network) == dict.fromkeys(KEYS, 0.5)
     modules.scripts.scripts_data.clear()
-    tags.TagWeights().process_batch(make_job("NONE"))
+    script.process_batch(job)
     assert scales(network) == dict.fromkeys(KEYS, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        ("1:lbw=MINE", (0.0, 0.125, 0.0)),
+        ("0.8:lbw=BASE=1, OUT11=X:x=0.5", (0.5, 0.0, 0.25)),
+        ("1:lbwe=IN01:proj_in:0.25,OUT11::0", (0.5, 0.125, 0.0)),
+        ("1:lbw=MINE:lbwe=OUT11:proj:1", (0.0, 0.125, 0.5)),
+        ("1:OUTALL", (0.5, 0.0, 0.5)),
+        ("1:1:0:INS", (0.5, 0.5, 0.0)),
+        ("te=1:unet=0.5:lbw=OUTALL", (0.5, 0.0, 0.5)),
+        ("1", (0.5, 0.5, 0.5)),
+    ],
+)
+def test_every_way_to_write_a_tag_reaches_the_layers_through_the_host(
+    tags, extension, network, parts, wanted
+):
+    script, job = tags.TagWeights(), make_job(f"<lora:mine:{parts}>")
+    script.before_process_batch(job)
+    params = params_of(job.prompts[0].partition("<")[2])  # the host reads the prompts next
+    numbers = [float(number) for number in params.positional[1:]]
+    assert len(numbers) <= 2
+    job.extra_network_data = {"lora": [params]}
+    script.process_batch(job)
+    assert tuple(scales(network).values()) == wanted
+    assert job.comments == []
+
+
+def test_the_second_pass_of_a_larger_picture_is_read_alike(tags, extension):
+    job = make_job("<lora:mine:1:NONE>")
+    job.all_hr_prompts = ["larger <lora:mine:1:NONE>"]
+    given = job.prompts  # other scripts were given this list too, and change it
+    tags.TagWeights().before_process_batch(job)
+    assert job.prompts is given
+    assert job.all_hr_prompts == ["larger <lora:mine:1:lbw=NONE>"]
+    assert job.prompts == ["a cat <lora:mine:1:lbw=NONE>"]
+
+
+@pytest.mark.parametrize(
+    "tag", ["<lora:mine:1>", "<lora:mine:0.5:1>", "<lora:mine:1@0,0@1>", "<lora:mine:1:NOFCE>"]
+)
+def test_tags_that_are_not_ours_are_left_alone(tags, extension, tag):
+    job = make_job(tag)
+    tags.TagWeights().before_process_batch(job)
+    assert job.prompts == [f"a cat {tag}"]
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "acted in every step"), ("zh", "不支持")])
+def test_steps_that_cannot_be_done_are_told(tags, extension, network, desk, language, words):
+    desk.host.language = lambda: language
+    job = make_job("<lora:mine:1:lbw=NONE:step=3-8>")
+    tags.TagWeights().process_batch(job)
+    assert scales(network) == dict.fromkeys(KEYS, 0.0)
+    assert len(job.comments) == 1
+    assert words in job.comments[0]
+
+
+def test_elements_count_in_forge_too(tags):
+    layers = {
+        "diffusion_model.input_blocks.1.1.proj_in.weight": [[0.5, "p"]],
+        "clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.weight": [[0.5, "q"]],
+    }
+    weights = BlockWeights.parse("ALL; IN01:proj_in:0.25, BASE:mlp_c_fc:0")
+    (scaled,) = tags.scaled_patches({("a", 1.0): layers}, {"a": weights}).values()
+    assert [patches[0][0] for patches in scaled.values()] == [0.125, 0.0]
