@@ -84,7 +84,7 @@ from .preview.axes import AXES, Axis, AxisKind, XYZRequest
 from .preview.grid import Grid, GridRequest, render_grid
 from .preview.record import GridRecord, read_grid
 from .preview.sampling import DrawSettings, Prompt, draw
-from .preview.table import Cell, Table
+from .preview.table import Cell, Language, Table
 from .train.host_watch import HostWatch
 from .train.job import Job, Trained
 from .train.live_tensors import network_tensors
@@ -365,12 +365,16 @@ def check_preview(network: Path, settings: PreviewConfig) -> None:
         BlockWeights.parse(preset, family, seed=settings.seed)
 
 
-def grid_request(recipe: Recipe, name: str) -> GridRequest:
-    """The grid that the recipe's preview settings ask for; `name` is the network's."""
+def grid_request(recipe: Recipe, name: str, language: Language = "en") -> GridRequest:
+    """The grid that the recipe's preview settings ask for.
+
+    name: the network's. language: of the sheet's words.
+    """
     negative = recipe.preview.negative_prompt
     return GridRequest(
         prompts=tuple(Prompt(text, negative) for text in recipe.preview.prompts),
         presets=recipe.preview.presets,
         settings=DrawSettings.of(recipe.preview, TextOptions.of(recipe)),
         network_name=name,
+        language=language,
     )

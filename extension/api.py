@@ -122,10 +122,10 @@ class Routes:
         preview = from_mapping(PreviewConfig, _mapping(body, "preview", {}), "preview")
         weights = self._easel.weights(str(body.get("weights", "ALL")), preview.seed)
         job = self._easel.redraw(weights, preview)
-        job.over.wait()
-        if job.error or job.result is None:
+        drawn = job.take()
+        if job.error or drawn is None:
             raise ConfigError(job.error or "stopped before it was drawn")
-        return Response(workbench.png(job.result.chosen[0]), media_type="image/png")
+        return Response(workbench.png(drawn.chosen[0]), media_type="image/png")
 
     async def analyze(self, request: Request) -> Any:
         """{"samples": 8, "pictures": false} -> what each block does, as a table and a chart."""
@@ -138,20 +138,30 @@ class Routes:
             raise ConfigError(f"samples is {samples!r}; it must be a whole number")
         study = Study(self._easel, self._desk.host.language())
         job = study.measure(samples, on_pictures=bool(body.get("pictures", False)))
-        job.over.wait()
-        if job.error or job.result is None:
+        answer = job.take()
+        if job.error or answer is None:
             raise ConfigError(job.error or "stopped before it was measured")
-        return {"text": job.result.text, "files": [str(path) for path in job.result.files]}
+        return {"text": answer.text, "files": [str(path) for path in answer.files]}
 
     async def bake(self, request: Request) -> Any:
-        """{"file": "x.safetensors", "weights": "NOFACE", "name": "x-noface"} -> the new file."""
+        """{"file": "x.safetensors", "weights": "NOFACE", "name": "x-noface"} -> the new file.
+
+        "seed": for random weights, that of the preview; 1 where it is left out.
+        """
         body = await _body(request)
         return await _answer(self._bake, body)
 
     def _bake(self, body: dict[str, Any]) -> Any:
         source = network_file(self._desk.host.folders(), str(body.get("file", "")))
-        path = self._desk.bake(source, str(body.get("weights", "")), str(body.get("name", "")))
-        return {"file": str(path)}
+        seed = body.get("seed", 1)
+        if not isinstance(seed, int):
+            raise ConfigError(f"seed is {seed!r}; it must be a whole number")
+        weights, name = str(body.get("weights", "")), str(body.get("name", ""))
+        baked = self._desk.bake(source, weights, name, seed)
+        return {
+            "file": str(baked.file.path),
+            "findings": [finding.text for finding in baked.findings],
+        }
 
     async def report(self, request: Request) -> Any:
         """{"recipe": {...}} -> the plan and the dataset's report."""
@@ -198,7 +208,9 @@ def _mapping(body: dict[str, Any], name: str, fixed: dict[str, str]) -> dict[str
         raise ConfigError(f"{name} is missing; send it as an object: {{...}}")
     for key, value in fixed.items():
         section, _, setting = key.partition(".")
-        found[section] = {**found.get(section, {}), setting: value}
+        own = found.get(section, {})
+        if isinstance(own, dict):  # what is none is refused where the recipe is read
+            found[section] = {**own, setting: value}
     return found
 
 

@@ -3,6 +3,7 @@
 One desk serves every browser and outlives them; pages only show it and ask it for work.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ from ..core import session
 from ..core.config import BaseConfig, DatasetConfig, MemoryConfig, Recipe
 from ..core.config.output import check_name
 from ..core.errors import CheckpointError, ConfigError, DatasetError, FileError, TrainerError
-from ..core.session import BaseModel, Dataset, Plan, PresetBook, Start, workbench
+from ..core.session import Baked, BaseModel, Dataset, Plan, PresetBook, Start, workbench
 from .again import recipe_of
 from .fields import NO_FOLDER
 from .hosts.protocol import Host, Written
 from .jobs import OVER, Board, Controls, Job, Tools
 from .places import free_name, placed, require_allowed
 from .stopped import StoppedTrainings
+from .words import Words
 
 logger = logging.getLogger("lora_loop")
 _LAST, _PRESETS = "last-recipe.json", "presets.txt"
@@ -29,8 +31,12 @@ _MOST_FILES = 200_000  # of a dataset's folders, when looking whether something 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """A network in memory, and what it is drawn with. path: its file, if it has one."""
+    """A network in memory, and what it is drawn with.
 
+    number: counts up, so that no two are taken for one. path: its file, if it has one.
+    """
+
+    number: int
     network: workbench.LiveNetwork
     recipe: Recipe
     family: str
@@ -45,6 +51,7 @@ class Desk:
         self.host = host
         self.board = Board()
         self.live: Live | None = None
+        self._numbers = itertools.count(1)
         self.stopped = StoppedTrainings(host.folders().data / "begun")
         self._dataset: tuple[object, Dataset] | None = None
         self._lock = Lock()
@@ -160,8 +167,8 @@ class Desk:
         self.stopped.begun(recipe)
         return self.board.submit("train", plan.path.name, self._training(recipe, start))
 
-    def _training(self, recipe: Recipe, start: Start) -> Callable[[Controls], Live]:
-        def work(controls: Controls) -> Live:
+    def _training(self, recipe: Recipe, start: Start) -> Callable[[Controls], Path | None]:
+        def work(controls: Controls) -> Path | None:
             self._prepare()
             dataset = self.dataset(recipe.dataset, controls)
             plan = session.make_plan(recipe, start, controls.on_event, dataset)
@@ -173,6 +180,7 @@ class Desk:
                 if trained.steps:
                     session.write_loss_plot(trained, plan.path, controls.on_event)
                 live = Live(
+                    number=next(self._numbers),
                     network=trained.network,
                     recipe=recipe,
                     family=base.family.key,
@@ -182,25 +190,58 @@ class Desk:
                 self.live = live if trained.steps else self.live
                 picture = None
                 if trained.path and not trained.stopped:
-                    picture = _last_picture(live, base, controls)
+                    picture = self._last_picture(live, base, controls)
             self.stopped.finished(recipe)
             if trained.path:
                 self.host.written(
                     Written(path=trained.path, trigger=recipe.output.trigger, picture=picture)
                 )
-            return live
+            return trained.path
 
         return work
 
-    def bake(self, source: Path, weights: str | workbench.BlockWeights, name: str) -> Path:
-        """Fold block weights into a new file of the networks' folder. Raises TrainerError."""
+    def _last_picture(self, live: Live, base: BaseModel, controls: Controls) -> Path | None:
+        """The recipe's prompts with the finished network, beside its file; None without it.
+
+        The training is done and saved by then: it has not failed where this can't be drawn.
+        """
+        preview, path = live.recipe.preview, live.path
+        if not preview.prompts or path is None:
+            return None
+        say = Words(self.host.language())
+        request = session.grid_request(
+            replace(live.recipe, preview=replace(preview, presets=("NONE", "ALL"))),
+            live.name,
+            say.language,
+        )
+
+        def drawn() -> Path | None:
+            grid = session.preview(base, live.network, request, controls.on_event, controls.stop)
+            if grid.stopped:
+                return None
+            session.write_grid(grid, session.grid_path(path), controls.on_event, overwrite=True)
+            return session.grid_path(path)
+
+        failed = say(
+            "The training is done and saved; its last picture could not be drawn: ",
+            "训练已完成并保存，但最后的预览图未能生成：",
+        )
+        return controls.attempt(drawn, failed)
+
+    def bake(
+        self, source: Path, weights: str | workbench.BlockWeights, name: str, seed: int = 1
+    ) -> Baked:
+        """Fold block weights into a new file of the networks' folder. Raises TrainerError.
+
+        seed: for R and U among the weights.
+        """
         name = (name or "").strip()
         check_name("the new file's name", name)
         path = self.host.folders().networks / f"{name}.safetensors"
-        bake = session.Bake(weights=weights, presets=self.presets.presets())
+        bake = session.Bake(weights=weights, seed=seed, presets=self.presets.presets())
         baked = session.bake_file(source, bake, path)
         self.host.written(Written(path=baked.file.path))
-        return baked.file.path
+        return baked
 
     def recipe_of(self, path: Path, current: Recipe) -> Recipe:
         """The settings that a file was trained with, for another training in its place."""
@@ -218,37 +259,22 @@ class Desk:
             base = replace(base, checkpoint=checkpoint)
         recipe = replace(self.first_recipe(), base=base, memory=memory)
 
-        def work(controls: Controls) -> Live:
+        def work(controls: Controls) -> Path:
             self._prepare()
             controls.note(str(path))
             with self.host.borrow(base, memory) as model:
                 network = session.open_network(model, path)
                 self.live = Live(
+                    number=next(self._numbers),
                     network=network,
                     recipe=recipe,
                     family=model.family.key,
                     path=path,
                     name=path.stem,
                 )
-            return self.live
+            return path
 
         return self.board.submit("open", path.name, work)
-
-
-def _last_picture(live: Live, base: BaseModel, controls: Controls) -> Path | None:
-    """The recipe's prompts with the finished network, beside its file; None without prompts."""
-    preview = live.recipe.preview
-    if not preview.prompts or live.path is None:
-        return None
-    request = session.grid_request(
-        replace(live.recipe, preview=replace(preview, presets=("NONE", "ALL"))), live.name
-    )
-    grid = session.preview(base, live.network, request, controls.on_event, controls.stop)
-    if grid.stopped:
-        return None
-    path = session.grid_path(live.path)
-    session.write_grid(grid, path, controls.on_event, overwrite=True)
-    return path
 
 
 def _marks(folder: Path) -> Iterator[tuple[str, int, int]]:

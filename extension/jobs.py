@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..core.errors import TrainerError
 from ..core.events import Event, StepDone, ignore, never
@@ -19,6 +19,7 @@ from .progress import Progress
 
 State = Literal["waiting", "running", "paused", "stopping", "done", "stopped", "failed"]
 OVER: frozenset[State] = frozenset({"done", "stopped", "failed"})
+T = TypeVar("T")
 logger = logging.getLogger("lora_loop")
 _MOST_KEPT = 20  # jobs that are over, newest first
 
@@ -46,18 +47,37 @@ class Controls:
         """Add a line to the job's log."""
         self._job.progress.note(text)
 
+    def attempt(self, work: Callable[[], T], failed: str) -> T | None:
+        """Do a part that the job can do without: where it fails, a warning says so.
+
+        failed: what the warning begins with.
+        """
+        try:
+            return work()
+        except TrainerError as error:
+            text = str(error)
+        except Exception as error:  # the edge of the job thread, as below
+            logger.exception("%s: %s", self._job.title, failed)
+            text = explain(error)
+        self._job.progress.warn(f"{failed}{text}")
+        return None
+
 
 Work = Callable[[Controls], Any]
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One piece of work. result: what it returned. error: why it failed, in the user's words."""
+    """One piece of work. error: why it failed, in the user's words.
+
+    work: None once it is done. result: what it returned, until somebody takes it. Both may hold
+    networks and pictures, and jobs that are over are remembered for long.
+    """
 
     number: int
     kind: str
     title: str
-    work: Work
+    work: Work | None
     state: State = "waiting"
     progress: Progress = field(default_factory=Progress)
     error: str = ""
@@ -66,6 +86,12 @@ class Job:
     pause_wanted: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
+
+    def take(self) -> Any:
+        """Wait for the end, and take the result away; None where it failed or was stopped."""
+        self.over.wait()
+        result, self.result = self.result, None
+        return result
 
     def rest(self, resting: Callable[[], AbstractContextManager[None]]) -> None:
         """Wait while a pause is wanted, and let others work meanwhile."""
@@ -166,11 +192,12 @@ class Board:
             with self._changed:
                 self._current = None
                 self._finish(job, state)
+            del job  # while the thread waits for the next one
 
     def _run(self, job: Job) -> State:
         job.state, job.progress = "running", Progress()
         try:
-            job.result = job.work(Controls(job, self))
+            job.result = job.work(Controls(job, self)) if job.work else None
         except TrainerError as error:
             job.error = str(error)
         except Exception as error:  # the edge of the job thread: the user sees the text
@@ -182,7 +209,7 @@ class Board:
         return "stopped" if job.stop_wanted.is_set() else "done"
 
     def _finish(self, job: Job, state: State) -> None:
-        job.state = state
+        job.state, job.work = state, None
         self._past.insert(0, job)
         del self._past[_MOST_KEPT:]
         job.over.set()

@@ -109,6 +109,13 @@ class Progress:
         with self._lock:
             self._write(kind, text)
 
+    def warn(self, text: str) -> None:
+        """Add what the user should know to the findings, and to the log."""
+        with self._lock:
+            found = Finding(level="warning", text=text)
+            self._now = replace(self._now, findings=(*self._now.findings, found))
+            self._write("finding", text)
+
     def restart_pace(self) -> None:
         """Forget the speed so far: the job has rested."""
         with self._lock:

@@ -1,7 +1,7 @@
 """Pictures of the network at hand, block by block: one at a time, or as a grid."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class Drawn:
     """One redraw: a picture for each prompt of the base model alone, the whole LoRA, the chosen.
 
     changed: how many percent of the pixels the chosen weights change of the whole LoRA's picture.
+    warning: what the chosen weights do that nobody may have meant.
     """
 
     alone: Pictures
@@ -32,10 +33,14 @@ class Drawn:
     chosen: Pictures
     changed: tuple[float, ...]
     label: str
+    warning: str
 
 
 class Easel:
-    """Draws with the desk's live network and keeps what it has drawn; nothing is drawn twice."""
+    """Draws with the desk's live network and keeps what it has drawn; nothing is drawn twice.
+
+    Pictures are of one network on one base model: the host may have loaded another one meanwhile.
+    """
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
@@ -60,6 +65,13 @@ class Easel:
             return self.weights(text, seed)
         return workbench.BlockWeights.parse(text, seed=seed, presets=self.desk.presets.presets())
 
+    def moved(self, text: str, seed: int, block: str, value: float) -> str:
+        """The weights with another value for one block, as a vector; all else is as it was."""
+        weights = self.parsed(text, seed)
+        order = self.order() if self.desk.live else dict(weights.ratios)
+        ratios = dict(weights.along(order).ratios) | {block: value}
+        return replace(weights, ratios=tuple(ratios.items())).text()
+
     def preset_names(self) -> list[str]:
         """The presets that fit the network at hand, the user's own first."""
         live = self.desk.live
@@ -78,38 +90,49 @@ class Easel:
             "redraw", live, lambda controls: self._drawn(live, weights, request, controls)
         )
 
+    def warning(self, given: Iterable[workbench.BlockWeights]) -> str:
+        """What these weights do to the network at hand that nobody may have meant, in a line."""
+        blocks = self.live().network.blocks()
+        found = [weights.finding(blocks) for weights in given]
+        return " ".join(dict.fromkeys(finding.text for finding in found if finding))
+
+    def warning_of(self, grid: Grid) -> str:
+        """The same of all that a grid shows of the network at hand."""
+        return self.warning(cell.weights for _, cell in grid.table.places() if not cell.network)
+
     def grid(self, preview: PreviewConfig) -> Job:
         """Put a grid of the preview's presets and prompts into the queue, and into a file."""
         live = self.live()
         presets = tuple(self.weights(preset, preview.seed) for preset in preview.presets)
-        request = replace(request_of(live, preview), presets=presets)
+        language = self.desk.host.language()
+        request = replace(request_of(live, preview), presets=presets, language=language)
         return self.submit("grid", live, lambda controls: self._grid(live, request, controls))
 
     def axes(self, preview: PreviewConfig, text: str, x: Axis, y: Axis) -> Job:
-        """Put a grid over any two axes into the queue; `text` are the weights it starts from."""
+        """Put a grid over any two axes into the queue; `text` are the weights it starts from.
+
+        Several prompts are on an axis that is left.
+        """
         live = self.live()
         plain = request_of(live, preview)
         request = XYZRequest(
-            x=self._spelt_out(x),
-            y=self._spelt_out(y),
-            prompt=plain.prompts[0],
-            weights=self.weights(text, preview.seed),
+            x=self._with_files(x),
+            y=self._with_files(y),
+            weights=text,
+            presets=self.desk.presets.presets(),
             settings=plain.settings,
             network_name=live.name,
             language=self.desk.host.language(),
-        )
+        ).with_prompts(plain.prompts)
         request.table(live.family)  # every entry is read before anything waits
         return self.submit("grid", live, lambda controls: self._grid(live, request, controls))
 
-    def _spelt_out(self, axis: Axis) -> Axis:
-        """The axis with the user's own presets and files in words that the core knows."""
-        own, folders = self.desk.presets.presets(), self.desk.host.folders()
-        entries = axis.entries
-        if axis.kind == "weights":
-            entries = tuple(f"{one}:{own[one]}" if one in own else one for one in entries)
-        elif axis.kind == "network":
-            entries = tuple(str(network_file(folders, one)) for one in entries)
-        return replace(axis, entries=entries)
+    def _with_files(self, axis: Axis) -> Axis:
+        """The axis with files for the names that lists show."""
+        if axis.kind != "network":
+            return axis
+        folders = self.desk.host.folders()
+        return replace(axis, entries=tuple(str(network_file(folders, e)) for e in axis.entries))
 
     def submit(self, kind: str, live: Live, work) -> Job:
         """Put work with the network at hand into the queue. Raises ConfigError in a training."""
@@ -130,24 +153,20 @@ class Easel:
             "own": weights,
         }
         pictures: dict[str, Pictures] = {}
-        keys = {
-            name: (id(live), request, None if one is None else one.effective(blocks))
-            for name, one in wanted.items()
-        }
-        if any(key not in self._kept for key in keys.values()):
-            with self.desk.host.borrow(live.recipe.base, live.recipe.memory) as base:
-                for name, one in wanted.items():
-                    if keys[name] in self._kept:
-                        continue
+        with self.desk.host.borrow(live.recipe.base, live.recipe.memory) as base:
+            model = (base.identity, base.prediction, base.zero_terminal_snr)
+            for name, one in wanted.items():
+                acting = None if one is None else one.effective(blocks)
+                key = (live.number, model, request, acting)
+                if key not in self._kept:
                     network = None if one is None else live.network
                     drawn = workbench.draw_with(
                         base, network, one, request, controls.on_event, controls.stop
                     )
                     if len(drawn) < len(request.prompts):
                         return None
-                    self._keep(keys[name], tuple(drawn))
-        for name, key in keys.items():
-            pictures[name] = self._kept[key]
+                    self._keep(key, tuple(drawn))
+                pictures[name] = self._kept[key]
         return Drawn(
             alone=pictures["alone"],
             whole=pictures["whole"],
@@ -157,6 +176,7 @@ class Easel:
                 for one, other in zip(pictures["whole"], pictures["own"], strict=True)
             ),
             label=weights.label,
+            warning=self.warning([weights]),
         )
 
     def _keep(self, key: Hashable, pictures: Pictures) -> None:

@@ -74,19 +74,16 @@ class AxesPanel:
         preview = self._drawing.read(shown)
         job = self._easel.axes(preview, text, self._axis(x, x_entries), self._axis(y, y_entries))
         grid, path = result_of(job, self._say)
+        warning = notice(self._easel.warning_of(grid), "warn")
         if grid.stopped:
             text = self._say("Stopped; this much was drawn.", "已停止，以下为已完成部分。")
-            return notice(text, "warn"), grid.image
+            return notice(text, "warn") + warning, grid.image
         page = path.with_suffix(".html")
-        return (
-            notice(
-                self._say(
-                    f"The grid is {path}; {page.name} beside it compares its cells.",
-                    f"网格已保存：{path}；同名 {page.name} 可逐格对比。",
-                )
-            ),
-            grid.image,
+        told = self._say(
+            f"The grid is {path}; {page.name} beside it compares its cells.",
+            f"网格已保存：{path}；同名 {page.name} 可逐格对比。",
         )
+        return notice(told) + warning, grid.image
 
     def _axis(self, title: str, entries: str) -> Axis:
         return Axis.of(self._kinds[title], entries) if title in self._kinds else Axis()

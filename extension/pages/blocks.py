@@ -1,5 +1,6 @@
 """The Blocks page: a slider for each block, the same seed redrawn, and what was found kept."""
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -10,7 +11,7 @@ from ..live import notice
 from ..redraw import Drawn, Easel
 from .axes import AxesPanel
 from .common import Context, answering, result_of, unseen_button
-from .drawing import DrawingForm
+from .drawing import DrawingForm, seed_of
 from .keeping import KeepingPanel
 from .own_presets import PresetsPanel
 from .study import StudyPanel
@@ -37,7 +38,8 @@ class BlocksPage:
                 self._own = PresetsPanel(self._easel, self._say)
             with gr.Column(scale=3, min_width=420):
                 self._pictures()
-                self._keeping = KeepingPanel(context, self._easel)
+                self.seed = self._drawing["seed"]
+                self._keeping = KeepingPanel(context, self._easel, self.seed)
         self._axes = AxesPanel(self._easel, self._say)
         self._study = StudyPanel(self._easel, self._say)
 
@@ -121,48 +123,55 @@ class BlocksPage:
 
     def connect(self, train: TrainPage) -> None:
         """Bind the handlers."""
-        sliders, drawing = list(self._sliders.values()), self._drawing.widgets
+        drawing = self._drawing.widgets
         shown = [self._told, self._gallery]
         redraw = answering(self._redrawn, len(shown))
         self._ask, self._shown = [self._vector, *drawing], shown
         self._redraw_at_once = self._if_at_once(redraw)
-        for slider in sliders:
-            listen(slider.input, self._from_sliders, sliders, [self._vector], quick=True)
-            moved = listen(slider.release, self._from_sliders, sliders, [self._vector])
-            self._after_choice(moved)
+        for block, slider in self._sliders.items():
+            moved = answering(partial(self._moved, block), 2)
+            asks, told = [slider, self._vector, self.seed], [self._told, self._vector]
+            listen(slider.input, moved, asks, told, quick=True)
+            self._after_choice(listen(slider.release, moved, asks, told))
         self._choose_by(self._preset.input, self._preset)
         self._choose_by(self._vector.submit, self._vector)
+        listen(self._vector.input, self._keeping.shown, *self._keeping.asks(self._vector))
         drawn = listen(self._redraw.click, redraw, self._ask, shown)
         listen(drawn.then, self._keeping.shown, *self._keeping.asks(self._vector))
         listen(self._grid.click, answering(self._grid_drawn, 2), drawing, [self._told, self._sheet])
-        self._keeping.connect(self._vector, self._drawing["seed"], train)
+        self._keeping.connect(self._vector, train)
         self._own.connect(self._vector, self._preset)
         self._axes.connect(self._vector, self._drawing, self._sheet)
         self._study.connect(self._drawing)
         self._choose_by(self._study.use.click, self._study.found)
         self.looked = [
             *(self.seen, self._about, self._preset, self._drawing["prompts"]),
-            *(*self._keeping.texts, *sliders),
+            *(*self._keeping.texts, *self._sliders.values()),
         ]
+        self.look_asks = [self.seen, *self._keeping.asks(self._vector)[0]]
         look = unseen_button("lora_loop_look")
-        listen(look.click, self.look, [self.seen], self.looked, quick=True)
+        listen(look.click, self.look, self.look_asks, self.looked, quick=True)
         gr.HTML(self._drawing.help({**self._axes.help, **self._study.help, **self._keeping.help}))
 
     def _choose_by(self, event: Any, source: Any) -> None:
         """Take the weights that `source` names: into the field, the sliders, and the pictures."""
         sliders = list(self._sliders.values())
         spread = answering(self._spread, 2 + len(sliders))
-        self._after_choice(listen(event, spread, [source], [self._told, self._vector, *sliders]))
+        shown = [self._told, self._vector, *sliders]
+        self._after_choice(listen(event, spread, [source, self.seed], shown))
 
     def _after_choice(self, event: Any) -> None:
         """Name what was chosen, and redraw where that is wanted."""
         named = listen(event.then, self._keeping.shown, *self._keeping.asks(self._vector))
         listen(named.then, self._redraw_at_once, [self._at_once, *self._ask], self._shown)
 
-    def look(self, seen: str) -> tuple[Any, ...]:
-        """Show another network's name and sliders, where there is another one."""
+    def look(self, seen: str, text: str, dialect: str, seed: str) -> tuple[Any, ...]:
+        """Show another network's name and sliders, where there is another one.
+
+        The weights that stand in the field are kept, and named for it.
+        """
         live = self._desk.live
-        now = "" if live is None else f"{id(live)}"
+        now = "" if live is None else f"{live.number}"
         if live is None or now == seen:
             return (now, *[UNCHANGED] * (5 + len(self._sliders)))
         order = self._easel.order()
@@ -176,17 +185,16 @@ class BlocksPage:
             notice(about),
             update(choices=self._easel.preset_names()),
             prompts if prompts else UNCHANGED,
-            *self._keeping.shown("ALL"),
+            *self._keeping.shown(text, dialect, seed),
             *(update(visible=block in order) for block in self._sliders),
         )
 
-    def _from_sliders(self, *values: float) -> str:
-        blocks = dict(zip(self._sliders, values, strict=True))
-        order = self._easel.order() if self._desk.live else workbench.ATTENTION_BLOCKS
-        return ",".join(f"{blocks[block]:g}" for block in order)
+    def _moved(self, block: str, value: float, text: str, seed: str) -> tuple[str, str]:
+        """The moved slider's value in the field; no other slider is read, as it may show less."""
+        return "", self._easel.moved(text, seed_of(seed), block, value)
 
-    def _spread(self, text: str) -> tuple[Any, ...]:
-        weights = self._easel.parsed(text)
+    def _spread(self, text: str, seed: str) -> tuple[Any, ...]:
+        weights = self._easel.parsed(text, seed_of(seed))
         return (
             "",
             text,
@@ -217,14 +225,15 @@ class BlocksPage:
                 (drawn.whole[row], say("whole LoRA", "完整 LoRA")),
                 (drawn.chosen[row], percent),
             ]
-        return "", pictures
+        return notice(drawn.warning, "warn"), pictures
 
     def _grid_drawn(self, *shown: Any) -> tuple[str, Any]:
         grid, path = result_of(self._easel.grid(self._drawing.read(shown)), self._say)
         text = self._say(f"The grid is {path}", f"网格已保存：{path}")
         if grid.stopped:
             text = self._say("Stopped; this much was drawn.", "已停止，以下为已完成部分。")
-        return notice(text, "warn" if grid.stopped else "good"), grid.image
+        told = notice(text, "warn" if grid.stopped else "good")
+        return told + notice(self._easel.warning_of(grid), "warn"), grid.image
 
 
 def _columns(say: Any) -> list[tuple[str, list[str]]]:

@@ -5,12 +5,12 @@ from typing import Any
 
 import gradio as gr
 
-from ...core.errors import ConfigError, DatasetError
+from ...core.errors import ConfigError
 from ..captions import CaptionBook, Shown, caption_config, caption_fields, thumbnail
 from ..gradio_versions import UNCHANGED, listen, make, update
 from ..live import findings, notice
 from ..widgets import hidden_data, widget
-from .common import Context, answering
+from .common import Context, answering, result_of
 
 _RULES = ("trigger", "prefix", "suffix", "remove", "replace", "first", "sort", "unique", "match")
 _MODEL = ("caption", "tagger", "blip")
@@ -200,10 +200,7 @@ class CaptionEditor:
                 values["caption.captioner"] = "none"
             config = caption_config(values, extension, dry_run=dry_run)
             job = self._book.change(folder, config, chosen)
-            job.over.wait()
-            if job.error:
-                raise DatasetError(job.error)
-            return self._changed(job.result)
+            return self._changed(result_of(job, self._say))
 
         return handler
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ...core.errors import ConfigError, TrainerError
+from ...core.session import Baked
 from ..desk import Desk
 from ..gradio_versions import UNCHANGED
 from ..jobs import Job
@@ -39,10 +40,17 @@ def answering(work: Callable[..., Any], outputs: int) -> Callable[..., Any]:
 
 def result_of(job: Job, say: Words) -> Any:
     """Wait for a job and return its result. Raises ConfigError where it failed or was stopped."""
-    job.over.wait()
-    if job.error or job.result is None:
+    result = job.take()
+    if job.error or result is None:
         raise ConfigError(job.error or say("stopped", "已停止"))
-    return job.result
+    return result
+
+
+def saved(baked: Baked, say: Words) -> str:
+    """Where a new file is, and what its user should know."""
+    path, findings = baked.file.path, [finding.text for finding in baked.findings]
+    told = notice(say(f"Saved as {path}", f"已保存：{path}"))
+    return told + notice(" ".join(findings), "warn")
 
 
 def unseen_button(name: str) -> gr.Button:

@@ -6,12 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from ...core.errors import DatasetError
 from ...core.session import Dataset, workbench
 from ..gradio_versions import listen, make
 from ..live import findings, notice
 from .captions import CaptionEditor
-from .common import Context, answering
+from .common import Context, answering, result_of
 from .train import TrainPage
 
 EXAMPLE = Path(__file__).parents[2] / "core" / "demo" / "dataset"
@@ -67,11 +66,7 @@ class DatasetPage:
 
     def _read(self, *shown: Any) -> tuple[Any, ...]:
         recipe = self._desk.placed(self._form.read(shown, {}))
-        job = self._desk.read(recipe.dataset)
-        job.over.wait()
-        if job.error:
-            raise DatasetError(job.error)
-        dataset: Dataset = job.result
+        dataset: Dataset = result_of(self._desk.read(recipe.dataset), self._say)
         resolution = recipe.dataset.resolution or self._desk.resolution(recipe)
         report = workbench.dataset_report(dataset, recipe, resolution)
         told = self._say(

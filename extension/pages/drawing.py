@@ -52,5 +52,10 @@ class DrawingForm:
         return hidden_data("lora_loop_help_blocks", {**texts, **others})
 
 
+def seed_of(shown: str) -> int:
+    """The seed that its widget shows; where that is none, the first one's, as drawing says why."""
+    return int(shown) if str(shown).isdecimal() else PreviewConfig().seed
+
+
 def _element(field: Field) -> str:
     return f"lora_loop_draw_{field.setting.name}"

@@ -14,7 +14,8 @@ from ..live import notice
 from ..places import network_file
 from ..words import Words, readable_bytes
 from .blocks import BlocksPage
-from .common import Context, answering, unseen_button
+from .common import Context, answering, result_of, saved, unseen_button
+from .drawing import seed_of
 from .making import MakingPanel
 from .train import TrainPage
 
@@ -107,7 +108,7 @@ class FilesPage:
         opened = listen(
             self._open.click, answering(self._opened, 1), [self._file, *widgets], [self._told]
         )
-        listen(opened.then, blocks.look, [blocks.seen], blocks.looked)
+        listen(opened.then, blocks.look, blocks.look_asks, blocks.looked)
         again = listen(
             self._again.click,
             answering(self._trained_again, 1 + len(widgets)),
@@ -118,7 +119,7 @@ class FilesPage:
         baked = listen(
             self._bake.click,
             answering(self._baked, 1),
-            [self._file, self._weights, self._name],
+            [self._file, self._weights, self._name, blocks.seed],
             [self._told],
         )
         for event in (baked, *self._making.connect(self._file)):
@@ -154,10 +155,7 @@ class FilesPage:
     def _opened(self, name: str, *shown: Any) -> str:
         path = self._path(name)
         recipe = self._form.read(shown, self._desk.fixed())
-        job = self._desk.open_file(path, recipe.base, recipe.memory)
-        job.over.wait()
-        if job.error:
-            raise ConfigError(job.error)
+        result_of(self._desk.open_file(path, recipe.base, recipe.memory), self._say)
         return notice(self._say(f"{name} is on the Blocks page.", f"{name} 已在“分层”页打开。"))
 
     def _trained_again(self, name: str, *shown: Any) -> tuple[Any, ...]:
@@ -168,9 +166,9 @@ class FilesPage:
         )
         return (notice(told), *self._form.changes(recipe, shown))
 
-    def _baked(self, name: str, weights: str, new_name: str) -> str:
-        path = self._desk.bake(self._path(name), weights, new_name)
-        return notice(self._say(f"Saved as {path}", f"已保存：{path}"))
+    def _baked(self, name: str, weights: str, new_name: str, seed: str) -> str:
+        baked = self._desk.bake(self._path(name), weights, new_name, seed_of(seed))
+        return saved(baked, self._say)
 
 
 def _facts(path: Path, say: Words) -> str:

@@ -12,7 +12,8 @@ from ..gradio_versions import listen, make
 from ..live import notice
 from ..places import free_name
 from ..redraw import Easel
-from .common import Context, answering
+from .common import Context, answering, saved
+from .drawing import seed_of
 from .train import TrainPage
 
 _DIALECTS: dict[workbench.Dialect, tuple[str, str]] = {
@@ -24,11 +25,15 @@ _USE = "(tag) => window.loraLoopUseInPrompt && window.loraLoopUseInPrompt(tag)"
 
 
 class KeepingPanel:
-    """Builds the panel; `shown` says what stands in it for some weights."""
+    """Builds the panel; `shown` says what stands in it for some weights.
 
-    def __init__(self, context: Context, easel: Easel) -> None:
+    seed: the widget of the pictures' seed, from which random weights are drawn here too: what is
+    kept is what was drawn.
+    """
+
+    def __init__(self, context: Context, easel: Easel, seed: Any) -> None:
         self._desk, self._form, self._say = context.desk, context.form, context.say
-        self._easel = easel
+        self._easel, self._seed = easel, seed
         say = self._say
         with gr.Row():
             self._tag = make(
@@ -81,30 +86,30 @@ class KeepingPanel:
 
     def asks(self, vector: Any) -> tuple[list[Any], list[Any]]:
         """Inputs and outputs of `shown`."""
-        return [vector, self._dialect], self.texts
+        return [vector, self._dialect, self._seed], self.texts
 
-    def connect(self, vector: Any, seed: Any, train: TrainPage) -> None:
+    def connect(self, vector: Any, train: TrainPage) -> None:
         """Bind the handlers; `vector` holds the weights."""
         listen(self._dialect.input, self.shown, *self.asks(vector))
-        saved = [vector, self._name, seed]
-        listen(self._save.click, answering(self._saved, 1), saved, [self._told])
+        asks = [vector, self._name, self._seed]
+        listen(self._save.click, answering(self._saved, 1), asks, [self._told])
         listen(self._use.click, None, [self._tag], [], script=_USE)
         widgets = self._form.widgets
         again = listen(
             self._again.click,
             answering(self._trained_again, 1 + len(widgets)),
-            [vector, *widgets],
+            [vector, self._seed, *widgets],
             [self._told, *widgets],
         )
         listen(again.then, train.plan_again, [train.seen, *widgets], [train.plan_html, train.seen])
 
-    def shown(self, text: str, dialect: str = "") -> tuple[str, str]:
+    def shown(self, text: str, dialect: str = "", seed: str = "") -> tuple[str, str]:
         """The tag for a prompt, and a name for the file, both of what is chosen."""
         live = self._desk.live
         if live is None:
             return "", ""
         try:
-            weights = self._easel.weights(text)
+            weights = self._easel.weights(text, seed_of(seed))
             tag = workbench.tag_of(
                 live.network, live.name, weights, live.family, self._chosen(dialect)
             )
@@ -125,13 +130,13 @@ class KeepingPanel:
         live = self._easel.live()
         if live.path is None:
             raise ConfigError(f"{live.name} has no file yet: train at least one step")
-        seed_value = int(seed) if str(seed).isdigit() else 1
-        path = self._desk.bake(live.path, self._easel.weights(text, seed_value), name)
-        return notice(self._say(f"Saved as {path}", f"已保存：{path}"))
+        weights = self._easel.weights(text, seed_of(seed))
+        return saved(self._desk.bake(live.path, weights, name), self._say)
 
-    def _trained_again(self, text: str, *shown: Any) -> tuple[Any, ...]:
+    def _trained_again(self, text: str, seed: str, *shown: Any) -> tuple[Any, ...]:
         live = self._easel.live()
-        recipe = session.recipe_with_blocks(live.recipe, self._easel.weights(text))
+        weights = self._easel.weights(text, seed_of(seed))
+        recipe = session.recipe_with_blocks(live.recipe, weights)
         name = self._desk.next_name(recipe)
         recipe = replace(recipe, output=replace(recipe.output, name=name))
         told = self._say(

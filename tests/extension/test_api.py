@@ -64,6 +64,8 @@ def test_train_watch_draw_and_bake(client, recipe):
     body = {"file": "momo.safetensors", "weights": "MIDD", "name": "momo-midd"}
     baked = client.post(f"{PREFIX}/bake", json=body).json()
     assert Path(baked["file"]).is_file()
+    assert baked["findings"] == []
+    assert client.post(f"{PREFIX}/bake", json={**body, "seed": "x"}).status_code == 422
     assert client.post(f"{PREFIX}/bake", json=body).status_code == 422
 
 
@@ -72,6 +74,7 @@ def test_train_watch_draw_and_bake(client, recipe):
     [
         ("train", {}, "recipe is missing"),
         ("train", {"recipe": {"dataset": {"folder": "/x"}, "netwrok": {}}}, "did you mean"),
+        ("train", {"recipe": {"base": "x"}}, 'recipe.base is "x"'),
         ("report", {"recipe": {"dataset": {"folder": "/no/such"}}}, "there is no folder"),
         ("bake", {"file": "../../x.safetensors", "weights": "ALL", "name": "x"}, "no network file"),
         ("preview", {"preview": {"prompts": ["x"]}}, "no network in memory"),
@@ -81,6 +84,15 @@ def test_errors_are_told(client, name, body, words):
     answer = client.post(f"{PREFIX}/{name}", json=body)
     assert answer.status_code == 422
     assert words in answer.json()["error"]
+
+
+def test_a_wrong_recipe_is_told_also_where_the_host_has_the_checkpoint(client, host, monkeypatch):
+    monkeypatch.setattr(host, "checkpoints", lambda: ())
+    monkeypatch.setattr(host, "loaded_checkpoint", lambda: "/models/x.safetensors")
+    for name in ("train", "report"):
+        answer = client.post(f"{PREFIX}/{name}", json={"recipe": {"base": "x"}})
+        assert answer.status_code == 422
+        assert 'recipe.base is "x"' in answer.json()["error"]
 
 
 def test_what_is_no_json_object_is_refused(client):

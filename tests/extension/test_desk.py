@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from lora_loop.core import session
 from lora_loop.core.config import PreviewConfig
 from lora_loop.core.errors import CheckpointError, ConfigError, FileError
 from lora_loop.core.events import StepDone
@@ -35,7 +36,7 @@ def test_the_whole_loop(desk, recipe, over, monkeypatch):
     assert pixels(none.chosen) == pixels(none.alone) != pixels(none.whole)
     one = over(easel.redraw(easel.weights("M00=1"), PREVIEW)).result
     assert one.whole is none.whole  # not drawn twice
-    monkeypatch.setattr(desk.host, "borrow", lambda *_: pytest.fail("it was drawn before"))
+    monkeypatch.setattr(workbench, "draw_with", lambda *_: pytest.fail("it was drawn before"))
     again = over(easel.redraw(easel.weights("M00=1"), PREVIEW)).result
     assert again.chosen is one.chosen
     monkeypatch.undo()
@@ -43,16 +44,41 @@ def test_the_whole_loop(desk, recipe, over, monkeypatch):
     assert (len(grid.cells), len(grid.cells[0])) == (2, 2)
     assert file.name == "momo-grid-2.png"
 
-    baked = desk.bake(path, easel.weights("M00=1"), "momo-middle")
+    baked = desk.bake(path, easel.weights("M00=1"), "momo-middle").file.path
     assert workbench.describe_network(baked).metadata["lora_loop.baked_block_weights"]
     with pytest.raises(FileError, match="exists"):
         desk.bake(path, "NOFACE", "momo-middle")
     with pytest.raises(ConfigError, match="new file's name"):
         desk.bake(path, "NOFACE", "../momo")
-    opened = over(desk.open_file(baked, recipe.base, recipe.memory)).result
-    assert set(opened.network.blocks()) == {"M00"}
+    assert over(desk.open_file(baked, recipe.base, recipe.memory)).error == ""
+    assert set(desk.live.network.blocks()) == {"M00"}
     other = desk.recipe_of(path, replace(recipe, network=replace(recipe.network, rank=7)))
     assert (other.network.rank, other.output.name) == (2, "momo-2")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("CUDA out of memory"), "memory is full"),
+        (ConfigError("no such preset"), "no such preset"),
+    ],
+)
+def test_a_training_is_done_also_where_its_last_picture_fails(
+    desk, host, recipe, over, monkeypatch, error, words
+):
+    def preview(*_):
+        raise error
+
+    monkeypatch.setattr(session, "preview", preview)
+    monkeypatch.setattr(host, "language", lambda: "zh")
+    job = over(desk.train(replace(recipe, preview=PREVIEW)))
+    assert (job.state, job.error) == ("done", "")
+    assert desk.live.path.is_file()
+    assert desk.stopped.waiting() == {}
+    finding = job.progress.snapshot().findings[-1]
+    assert finding.level == "warning"
+    assert "训练已完成并保存" in finding.text
+    assert words in finding.text
 
 
 def test_a_stopped_training_is_offered_to_the_next_program_and_goes_on(desk, host, recipe, over):

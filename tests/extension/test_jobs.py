@@ -1,5 +1,7 @@
 import errno
+import gc
 import threading
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -31,6 +33,38 @@ def test_jobs_are_done_one_after_another():
     assert (order, second.result, first.state) == ([1, 2], "made", "done")
     assert [job.title for job in board.jobs()] == ["second", "first"]
     assert board.current() is None
+
+
+def test_what_a_job_holds_is_let_go_with_its_result():
+    class Heavy:
+        pass
+
+    heavy = Heavy()
+    seen = weakref.ref(heavy)
+    board = Board()
+    job = over(board.submit("redraw", "x", lambda controls, held=heavy: held))
+    del heavy
+    assert job.take() is seen()
+    assert board.jobs() == [job]
+    gc.collect()
+    assert seen() is None
+    assert job.take() is None
+
+
+def test_a_part_that_fails_is_a_warning_of_its_job():
+    def fail():
+        raise DatasetError("no such thing")
+
+    board = Board()
+    job = over(
+        board.submit(
+            "train",
+            "x",
+            lambda controls: (controls.attempt(fail, "the rest: "), controls.attempt(int, "")),
+        )
+    )
+    assert (job.state, job.result) == ("done", (None, 0))
+    assert [one.text for one in job.progress.snapshot().findings] == ["the rest: no such thing"]
 
 
 def test_an_error_is_the_jobs_alone():

@@ -80,7 +80,7 @@ def test_presets_of_ones_own_are_used_everywhere(easel, desk, over):
     assert [label.title for label in grid.table.columns] == ["MINE", "ALL"]
     assert file.with_suffix(".html").is_file()
     baked = desk.bake(easel.live().path, "MINE", "momo-mine")
-    assert baked.is_file()
+    assert baked.file.path.is_file()
     x = Axis.of("weights", "MINE\nNONE")
     y = Axis.of("seed", "1, 2")
     grid, _ = over(easel.axes(PREVIEW, "ALL", x, y)).result

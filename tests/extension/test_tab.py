@@ -11,6 +11,7 @@ import gradio as gr
 from lora_loop.extension.fields import all_fields
 from lora_loop.extension.gradio_versions import UNCHANGED, known, update
 from lora_loop.extension.hosts.standalone import Choices, StandaloneHost
+from lora_loop.extension.redraw import Easel
 from lora_loop.extension.tab import Tab
 
 
@@ -96,9 +97,18 @@ def test_what_was_found_is_kept_as_a_tag_a_preset_and_a_recipe(desk, recipe, ove
     assert keeping.shown("MIDD")[0] == "<lora:momo:1:lbw=MIDD>"
     assert "lbw" not in keeping.shown("M00=1", "old form without names")[0]
     assert ":1:LBW=" in keeping.shown("M00=1", "ComfyUI Inspire pack")[0]
-    told, *fields = keeping._trained_again("M00=1", *keeping._form.show(recipe))
+    told, *fields = keeping._trained_again("M00=1", "7", *keeping._form.show(recipe))
     assert "M00" in told
     assert "M00" in fields
+    random = "ALL=1, M00=R"
+    drawn = Easel(desk).weights(random, 7).ratio("M00")
+    assert f",{drawn:g}," in keeping.shown(random, "", "7")[0]
+    assert keeping.shown(random, "", "7") != keeping.shown(random, "", "8")
+    _, _, _, _, tag, name, *_ = tab._blocks.look("", "MIDD", "", "7")  # that of the field
+    assert (tag, name) == ("<lora:momo:1:lbw=MIDD>", "momo-MIDD")
+    sliders = dict(zip(tab._blocks._sliders, tab._blocks._spread(random, "7")[2:], strict=True))
+    assert sliders["M00"] == drawn
+    assert f",{drawn:g}," in tab._blocks._moved("IN04", 5.0, random, "7")[1]
     told, saved, text, _ = own._saved(" MINE ", "M00=1, OUT03=0.5")
     assert "MINE is saved" in told
     assert saved["choices"] in (["MINE"], [("MINE", "MINE")])
