@@ -119,7 +119,7 @@ class _Place:
         if self.sum is None:
             # 8 bits would round updates away; such weights are converted at each use in any case
             dtype = self.own.dtype if self.own.element_size() > 1 else torch.bfloat16
-            held = torch.empty(self.own.shape, dtype=dtype, device=self.own.device)
+            held = torch.empty_like(self.own, dtype=dtype)  # in the layout that computes quickest
             self.sum = AppliedParameter(held, requires_grad=False)
         (strength, delta), *others = given
         own, is_exact = self.own.detach(), self.sum.dtype == torch.float32
