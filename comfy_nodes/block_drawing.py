@@ -12,6 +12,7 @@ from ..core.session import Cell, Strength, Table, graphwork
 from .lora_files import read_lora
 from .protocol import Graph, Host, Sampling
 from .values import Lora
+from .words import Language, said
 
 MOST_CELLS = 512  # that a node remembers between two runs
 
@@ -37,16 +38,18 @@ class Study:
             block_weights=cell.weights,
         )
 
-    def facts(self) -> str:
+    def facts(self, language: Language) -> str:
         """What all cells have in common, in a line."""
         sampling = self.sampling
+        width, height = sampling.width, sampling.height
+        strengths = {"model": self.strength_model, "clip": self.strength_clip}
         return " | ".join(
             [
                 f"{sampling.sampler} {sampling.scheduler}",
-                f"{sampling.steps} steps",
-                f"cfg {sampling.cfg:g}",
-                f"{sampling.width}x{sampling.height} pixels",
-                f"strength {self.strength_model:g} / {self.strength_clip:g}",
+                said("steps", language, steps=sampling.steps),
+                f"CFG {sampling.cfg:g}",
+                said("size", language, width=width, height=height),
+                said("strength", language, **strengths),
             ]
         )
 

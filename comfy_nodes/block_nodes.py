@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..core.config import PreviewConfig
@@ -24,6 +25,7 @@ from .protocol import Graph, Sampling
 from .showing import shown_images
 from .train_node import checked_graph
 from .values import AXES, LORA, Axes, Lora
+from .words import Language, said
 
 _SIDES = {"min": 0, "max": 2048, "step": 8, "default": 0}
 _OWN_SIDE = {"sd1": 512, "sd2": 768, "sdxl": 1024}
@@ -92,7 +94,8 @@ class BlockWeightPreview:
                         "default": 1,
                         "min": 0,
                         "max": SEED_LIMIT,
-                        "tooltip": "Of the first row; each further row adds 1.",
+                        "tooltip": "Of the first row; each further row adds 1. R and U among the "
+                        "weights are drawn from it too.",
                     },
                 ),
                 "steps": ("INT", {"default": 20, "min": 1, "max": 150, "tooltip": "Of sampling."}),
@@ -118,7 +121,8 @@ class BlockWeightPreview:
                 "height": ("INT", {**_SIDES, "tooltip": "Pixels; 0 is the model's own size."}),
             },
             "optional": {
-                "axes": (AXES, {"tooltip": "From GridAxes: any axes in place of the presets."})
+                "axes": (AXES, {"tooltip": "From GridAxes: any axes in place of the presets."}),
+                "language": (["en", "zh"], {"default": "en", "tooltip": "Of the sheet's words."}),
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
@@ -136,6 +140,7 @@ class BlockWeightPreview:
         strength_model: float,
         strength_clip: float,
         axes: Axes | None = None,
+        language: Language = "en",
         unique_id: str | None = None,
         **sampling: Any,
     ) -> dict[str, Any]:
@@ -153,20 +158,28 @@ class BlockWeightPreview:
         seed = study.sampling.seed
         picked = BlockWeights.parse(chosen, family, seed=seed)
         rows = prompt_rows(prompts, negative_prompt, lora)
+        notes: list[str] = []
         if axes is None:
+            columns, left_out = columns_of(presets, picked, family, seed)
+            if left_out:
+                names = ", ".join(left_out)
+                notes.append(said("left out", language, names=names, family=family))
+            settings = DrawSettings(seed=seed)
             request = GridRequest(
-                prompts=rows,
-                presets=tuple(columns_of(presets, picked, family, seed)),
-                settings=DrawSettings(seed=seed),
+                prompts=rows, presets=tuple(columns), settings=settings, language=language
             )
         else:
-            request = axes.request(rows[0], picked, seed)
+            request = axes.request(rows, chosen, seed, language)
         table = request.table(family)
         progress = host.progress(unique_id)
+        own = [cell.weights for _, cell in table.places() if not cell.network]
+        notes += findings_of([*own, picked], lora)
+        if notes:
+            progress.say("\n".join(notes))
         painter = TablePainter(host, study, self._memory)
         painter.paint(table, progress.bar)
-        title = f"Block weights of {lora.name}"
-        sheet = graphwork.table_sheet(table, painter.picture, title, study.facts())
+        title = said("title", language, lora=lora.name)
+        sheet = graphwork.table_sheet(table, painter.picture, title, study.facts(language))
         vector = picked.text()
         progress.bar(1, 1, sheet)
         progress.send("blocks", {"family": family, "vector": vector, "blocks": dict(picked.ratios)})
@@ -201,7 +214,19 @@ class ApplyBlockWeights:
                 "block_weights": ("STRING", {"default": "ALL", "tooltip": _WEIGHTS_HELP}),
                 **strength_inputs(),
             },
-            "optional": {"clip": ("CLIP", {"tooltip": "Without the LoRA; may be left out."})},
+            "optional": {
+                "clip": ("CLIP", {"tooltip": "Without the LoRA; may be left out."}),
+                "preview_seed": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 0,
+                        "max": SEED_LIMIT,
+                        "tooltip": "As in BlockWeightPreview: R and U are drawn from it.",
+                    },
+                ),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
     def apply(
@@ -212,10 +237,14 @@ class ApplyBlockWeights:
         strength_model: float,
         strength_clip: float,
         clip: Any = None,
+        preview_seed: int = 1,
+        unique_id: str | None = None,
     ) -> tuple[Any, Any]:
         """Patch clones of MODEL and CLIP. Raises ConfigError and FileError."""
         host = door.host()
-        weights = BlockWeights.parse(block_weights, host.family(model), seed=1)
+        weights = BlockWeights.parse(block_weights, host.family(model), seed=preview_seed)
+        for text in findings_of([weights], lora):
+            host.progress(unique_id).say(text)
         strength = Strength(unet=strength_model, text_encoder=strength_clip, block_weights=weights)
         patched = host.patched(Graph(model, clip, None), lora.tensors, strength.of)
         return patched.model, patched.clip
@@ -253,12 +282,26 @@ def prompt_rows(prompts: str, negative: str, lora: Lora) -> tuple[Prompt, ...]:
     return tuple(Prompt(line, negative) for line in lines)
 
 
-def columns_of(presets: str, picked: BlockWeights, family: str, seed: int) -> list[BlockWeights]:
-    """The grid's columns: the presets that this family has, then the chosen weights."""
+def columns_of(
+    presets: str, picked: BlockWeights, family: str, seed: int
+) -> tuple[list[BlockWeights], list[str]]:
+    """The grid's columns: the presets that this family has, then the chosen weights.
+
+    And the presets that it does not have; some of them stand in the widget at first.
+    """
     foreign = set(graphwork.preset_names("sd1")) - set(graphwork.preset_names(family))
-    lines = [line for line in lines_of(presets) if line not in foreign]
-    columns = [BlockWeights.parse(line, family, seed=seed) for line in lines]
-    return columns if picked in columns else [*columns, picked]
+    lines = lines_of(presets)
+    known = [line for line in lines if line not in foreign]
+    columns = [BlockWeights.parse(line, family, seed=seed) for line in known]
+    left_out = [line for line in lines if line in foreign]
+    return columns if picked in columns else [*columns, picked], left_out
+
+
+def findings_of(given: Iterable[BlockWeights], lora: Lora) -> list[str]:
+    """What these weights do to a LoRA that nobody may have meant, each once."""
+    blocks = lora.blocks()
+    found = [weights.finding(blocks) for weights in given]
+    return list(dict.fromkeys(finding.text for finding in found if finding))
 
 
 def _text(default: str, tooltip: str) -> tuple[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from ..core.config import DatasetConfig
-from ..core.session import Axis, BlockWeights, DrawSettings, Prompt, XYZRequest
+from ..core.session import Axis, DrawSettings, Prompt, XYZRequest, block_of
+from .words import Language
 
 DATASET = "LORALOOP_DATASET"
 OPTIONS = "LORALOOP_OPTIONS"
@@ -62,6 +63,10 @@ class Lora:
         """The adapted layers, without the suffixes of their tensors."""
         return sorted({name.partition(".")[0] for name in self.tensors})
 
+    def blocks(self) -> set[str]:
+        """The blocks that hold adapted layers."""
+        return {block for block in map(block_of, self.layers()) if block is not None}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
@@ -73,15 +78,20 @@ class Axes:
     value: float = 0.0
     compare: bool = True
 
-    def request(self, prompt: Prompt, weights: BlockWeights, seed: int) -> XYZRequest:
-        """The grid; prompt, weights and seed hold where no axis changes them."""
+    def request(
+        self, prompts: Sequence[Prompt], weights: str, seed: int, language: Language
+    ) -> XYZRequest:
+        """The grid; weights and seed hold where no axis changes them, X in weights is the values'.
+
+        Several prompts are on a free axis. Raises ConfigError where none is free.
+        """
         return XYZRequest(
             x=self.x,
             y=self.y,
             z=self.z,
-            prompt=prompt,
             weights=weights,
             value=self.value,
             settings=DrawSettings(seed=seed),
             compare=self.compare,
-        )
+            language=language,
+        ).with_prompts(prompts)

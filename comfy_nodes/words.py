@@ -1,6 +1,13 @@
-"""The nodes' own words in Chinese; English stands in the nodes, settings carry both themselves."""
+"""The nodes' own words in Chinese; English stands in the nodes, settings carry both themselves.
+
+What nodes write on sheets and say while they run stands here in both languages.
+"""
+
+from typing import Literal
 
 from ..core.config import Text
+
+Language = Literal["en", "zh"]
 
 DESCRIPTIONS = {
     "LoadDataset": (
@@ -108,7 +115,7 @@ HELP = {
     "negative_prompt": "用于所有行。",
     "presets": "每行一个，占网格一列：预设名、17 或 26 个值的向量（SDXL：12 或 20），或范围。",
     "chosen": "输出的 MODEL 与 CLIP 的权重，即最后一列。滑块写入此处。",
-    "preview_seed": "第一行的种子，其后每行加 1。",
+    "preview_seed": "第一行的种子，其后每行加 1；权重中的 R 和 U 也由它抽取。",
     "steps": "采样步数。",
     "cfg": "遵循提示词的严格程度。",
     "sampler_name": "与 KSampler 相同。",
@@ -147,3 +154,21 @@ OUTPUTS = {
     "axes": "坐标轴",
     "table": "表格",
 }
+
+SAID = {
+    "title": Text("Block weights of {lora}", "{lora} 的分层权重"),
+    "steps": Text("{steps} steps", "{steps} 步"),
+    "size": Text("{width}x{height} pixels", "{width}x{height} 像素"),
+    "strength": Text("strength {model:g} / {clip:g}", "强度 {model:g} / {clip:g}"),
+    "left out": Text(
+        "left out: {names}. These presets are not defined for {family}, whose blocks for the face "
+        "nobody has agreed on; AnalyzeBlocks measures what each of them does",
+        "未绘制：{names}。{family} 没有公认的脸部层，这些预设未定义；可用 AnalyzeBlocks 测量各层的"
+        "作用",
+    ),
+}
+
+
+def said(name: str, language: Language, **facts: object) -> str:
+    """One of these texts."""
+    return getattr(SAID[name], language).format(**facts)

@@ -8,6 +8,7 @@ from lora_loop.comfy_nodes.block_nodes import ApplyBlockWeights, BlockWeightPrev
 from lora_loop.comfy_nodes.lora_files import read_lora
 from lora_loop.comfy_nodes.lora_nodes import BakeLoRA
 from lora_loop.core.errors import CheckpointError, ConfigError, FileError
+from lora_loop.core.session import graphwork
 
 from .conftest import defaults
 
@@ -82,6 +83,74 @@ def test_axes_take_the_presets_place(host, lora):
     assert acting == {(0.0,) * 4, (1.0,) * 4, (1.0, 0.0, 1.0, 1.0), (1.0, 1.0, 0.0, 1.0)}
     with pytest.raises(ConfigError, match="no entries"):
         GridAxes().gather(**{**widgets, "x": " "})
+
+
+def axes_of(**changes):
+    return GridAxes().gather(**{**defaults(GridAxes), **changes})[0]
+
+
+def test_values_stand_for_the_x_in_the_chosen_weights(host, lora):
+    axes = axes_of(x_axis="values", x="0, 0.5", y_axis="none", compare=False)
+    preview(BlockWeightPreview(), lora, prompts="momo", chosen="BASE=1, M00=X", axes=axes)
+    acting = [strengths for strengths, _, _ in host.drawn]
+    assert acting == [(1.0, 0.0, 0.0, 0.0), (1.0, 0.0, 0.5, 0.0)]
+
+
+def test_every_prompt_is_drawn_over_axes_too(host, lora):
+    axes = axes_of(x_axis="weight", x="0.5, 1", y_axis="none", compare=False)
+    preview(BlockWeightPreview(), lora, axes=axes)
+    assert [prompt[0] for _, prompt, _ in host.drawn] == ["momo", "a hill"] * 2
+    full = axes_of(x="IN01", y="0", z_axis="weight", z="1")
+    with pytest.raises(ConfigError, match="2 prompts, and all three axes"):
+        preview(BlockWeightPreview(), lora, axes=full)
+
+
+def test_random_weights_come_out_as_they_were_drawn(host, lora):
+    random = "BASE=1, M00=R"
+    _, model, _, vector = preview(BlockWeightPreview(), lora, chosen=random, preview_seed=7)
+    assert host.drawn[-1][0] == model[1]
+    apply = ApplyBlockWeights().apply
+    assert apply("model", lora, random, 1.0, 1.0, preview_seed=7)[0][1] == model[1]
+    assert apply("model", lora, vector, 1.0, 1.0)[0][1] == model[1]
+    assert apply("model", lora, random, 1.0, 1.0, preview_seed=8)[0][1] != model[1]
+
+
+def test_what_weights_do_by_silence_is_said(host, lora, monkeypatch):
+    preview(BlockWeightPreview(), lora, presets="NONE\nNOFACE")
+    ApplyBlockWeights().apply("model", lora, "NOFACE", 1.0, 1.0)
+    assert host.shown.texts == []
+    monkeypatch.setattr(type(lora), "blocks", lambda _: {"BASE", "IN00", "M00"})
+    preview(BlockWeightPreview(), lora, presets="NONE\nNOFACE\nMIDD")
+    (said,) = host.shown.texts
+    assert said.count("IN00") == 2
+    ApplyBlockWeights().apply("model", lora, "NOFACE", 1.0, 1.0)
+    assert host.shown.texts[1] in said
+
+
+def test_presets_that_a_family_does_not_have_are_named(host, lora, monkeypatch):
+    monkeypatch.setattr(host, "family", lambda _: "sdxl")
+    monkeypatch.setattr(type(lora), "blocks", lambda _: {"BASE", "M00"})
+    for language, words in (("en", "left out: NOFACE, FACE"), ("zh", "未绘制：NOFACE, FACE")):
+        presets = "ALL\nNOFACE\nFACE"
+        preview(BlockWeightPreview(), lora, presets=presets, language=language)
+        assert host.shown.texts[-1].startswith(words)
+    assert "sdxl" in host.shown.texts[-1]
+
+
+def test_the_sheet_is_in_the_language_that_was_chosen(host, lora, monkeypatch):
+    sheets = []
+    laid_out = graphwork.table_sheet
+
+    def table_sheet(table, picture, title, facts):
+        sheets.append((table.language, title, facts))
+        return laid_out(table, picture, title, facts)
+
+    monkeypatch.setattr(graphwork, "table_sheet", table_sheet)
+    preview(BlockWeightPreview(), lora, presets="ALL", prompts="momo", language="zh")
+    axes = axes_of(x_axis="weight", x="1", y_axis="none")
+    preview(BlockWeightPreview(), lora, prompts="momo", axes=axes, language="zh")
+    assert {language for language, _, _ in sheets} == {"zh"}
+    assert all("four 的分层权重" in title and "像素" in facts for _, title, facts in sheets)
 
 
 def test_strengths_multiply_the_blocks(host, lora):
