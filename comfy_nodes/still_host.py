@@ -17,6 +17,10 @@ class StillHost:
         """None."""
         return []
 
+    def model_folders(self, _: str) -> list[Path]:
+        """None."""
+        return []
+
     def sampler_names(self) -> list[str]:
         """Those that the examples use."""
         return ["euler", "euler_ancestral", "dpmpp_2m", "ddim"]

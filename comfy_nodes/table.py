@@ -7,9 +7,11 @@ from .analyze_nodes import AnalyzeBlocks
 from .block_nodes import ApplyBlockWeights, BlockWeightPreview, GridAxes
 from .caption_nodes import CaptionDataset, CaptionerOptions
 from .dataset_nodes import LoadDataset, PrepareDataset
+from .keep_nodes import BlockWeightTag, ExtractLoRA, FoldLoRA, MergeLoRAs, ResizeLoRA
 from .lora_nodes import BakeLoRA, LoadLoRAForTest, SaveLoRA
 from .option_nodes import TITLES, option_classes
 from .recipe_nodes import LoadRecipe, ResumeTraining, SaveRecipe
+from .study_nodes import AnalyzeBlocksInPictures, SuggestBlockWeights
 from .train_node import TrainLoRA
 
 PREFIX = "LoraLoop"
@@ -25,7 +27,14 @@ _NODES: tuple[tuple[type, Text], ...] = (
     (LoadLoRAForTest, Text("Load LoRA for Test", "加载待测 LoRA")),
     (ApplyBlockWeights, Text("Apply Block Weights", "应用分层权重")),
     (AnalyzeBlocks, Text("Analyze Blocks", "分析各层")),
+    (AnalyzeBlocksInPictures, Text("Analyze Blocks in Pictures", "在画面中分析各层")),
+    (SuggestBlockWeights, Text("Suggest Block Weights", "建议分层权重")),
     (BakeLoRA, Text("Bake LoRA", "固化 LoRA")),
+    (MergeLoRAs, Text("Merge LoRAs", "合并 LoRA")),
+    (ResizeLoRA, Text("Resize LoRA", "调整 LoRA 的秩")),
+    (FoldLoRA, Text("Fold LoRA into Checkpoint", "将 LoRA 并入底模")),
+    (ExtractLoRA, Text("Extract LoRA", "提取 LoRA")),
+    (BlockWeightTag, Text("Block Weight Tag", "分层权重标签")),
     (LoadRecipe, Text("Load Recipe", "加载配方")),
     (SaveRecipe, Text("Save Recipe", "保存配方")),
     (ResumeTraining, Text("Resume Training", "继续训练")),

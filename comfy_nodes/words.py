@@ -37,6 +37,24 @@ DESCRIPTIONS = {
     "ApplyBlockWeights": "带分层权重的 LoraLoader，用于内存中的 LoRA。",
     "AnalyzeBlocks": "测量 LoRA 每一层改变了多少，画成图表。",
     "BakeLoRA": "把分层权重与强度固化进 LoRA，在任何程序中以强度 1 使用即得到同样画面。",
+    "AnalyzeBlocksInPictures": (
+        "为 LoRA 的每一层各画一张图，只有该层取另一数值，并以图表显示画面改变了多少；有遮罩时分别"
+        "给出遮罩内外。"
+    ),
+    "SuggestBlockWeights": (
+        "搜索分层权重：遮罩之外尽量保留 LoRA 的改变，遮罩之内尽量少改变，例如保留画风而不改变脸；"
+        "再用其他种子画图证明。"
+    ),
+    "MergeLoRAs": (
+        "把最多四个 LoRA 各按自己的强度与分层权重合成一个，以强度 1 使用即得到它们共同的画面。"
+    ),
+    "ResizeLoRA": "写出更小的 LoRA：每一层保留其改变中最强的部分，数量由百分比与秩决定。",
+    "FoldLoRA": ("在所选底模旁写出并入了 LoRA 的新底模。以 fp32 求和。按 R 刷新加载器列表。"),
+    "ExtractLoRA": "写出把一个底模变成另一个的 LoRA，以其秩所及为限。",
+    "BlockWeightTag": (
+        "把 LoRA 连同强度与分层权重写成文字：WebUI 与 Forge 的 lora-block-weight 标签、其旧写法，"
+        "或 Inspire 节点的向量。"
+    ),
     "LoadRecipe": (
         "打开配方（.json）。其全部设置作为选项输出，优先于 TrainLoRA 自身的控件；图片作为数据"
         "集输出。"
@@ -90,6 +108,20 @@ LABELS = {
     "value": Text("value", "数值"),
     "compare": Text("compare", "比较"),
     "language": Text("language", "语言"),
+    "mask": Text("mask", "遮罩"),
+    "keep_outside": Text("keep outside %", "遮罩外保留 %"),
+    "keep_inside": Text("keep inside %", "遮罩内保留 %"),
+    "seeds": Text("seeds", "种子数"),
+    "rank": Text("rank", "秩"),
+    "keep_percent": Text("keep %", "保留 %"),
+    "checkpoint": Text("checkpoint", "底模"),
+    "tuned": Text("tuned checkpoint", "微调后的底模"),
+    "base": Text("base checkpoint", "原底模"),
+    "strength": Text("strength", "强度"),
+    "dialect": Text("dialect", "写法"),
+    **{f"lora_{n}": Text(f"LoRA {n}", f"LoRA {n}") for n in range(1, 5)},
+    **{f"strength_{n}": Text(f"strength {n}", f"强度 {n}") for n in range(1, 5)},
+    **{f"block_weights_{n}": Text(f"block weights {n}", f"分层权重 {n}") for n in range(1, 5)},
 }
 
 HELP = {
@@ -135,6 +167,23 @@ HELP = {
     "z": "条目，说明同 X。",
     "value": "没有数值轴时，层轴所用的数值。",
     "compare": "同时显示每格与底模的差异。",
+    "mask": "白色为要关注的部位，例如脸。",
+    "keep_outside": "遮罩之外至少保留改变的百分之几。",
+    "keep_inside": "遮罩之内至多保留改变的百分之几。",
+    "seeds": "每条提示词用几张图搜索；再用同样多的其他种子证明。",
+    "rank": "各层的秩的上限；合并时 0 表示并排，完全精确。",
+    "keep_percent": "每层保留其改变（范数）的百分之几；100 即秩所允许的全部。",
+    "checkpoint": "来自 ComfyUI 的底模文件夹；原文件不变。",
+    "tuned": "LoRA 应画出其画面的底模。",
+    "base": "LoRA 将用于其上的底模。",
+    "strength": "此 LoRA 的系数。",
+    "dialect": "供哪个程序使用。",
+    **{f"lora_{n}": "来自 TrainLoRA 或 LoadLoRAForTest。" for n in range(1, 5)},
+    **{f"strength_{n}": "此 LoRA 的系数。" for n in range(1, 5)},
+    **{
+        f"block_weights_{n}": "预设名（如 NOFACE）、向量，或范围（如 IN04-IN08=0.5）。"
+        for n in range(1, 5)
+    },
 }
 
 OUTPUTS = {
@@ -153,6 +202,8 @@ OUTPUTS = {
     "chart": "图表",
     "axes": "坐标轴",
     "table": "表格",
+    "block_weights": "分层权重",
+    "tag": "标签",
 }
 
 SAID = {
