@@ -10,7 +10,7 @@ To change strengths is to compute the sums of those layers whose strength change
 leave a network's steps (`Window`) only exchanges parameters.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .forms import Update
 from .live import LiveNetwork
+from .network import Network
 from .strength import Strength
 from .targets import Parts, find_layers
 
@@ -75,6 +76,17 @@ class AppliedNetwork(LiveNetwork):
     def is_attached_to(self, parts: Parts) -> bool:
         """Whether the network is attached to this base model."""
         return self._stack is not None and self._stack.is_attached_to(parts)
+
+    def is_alone(self) -> bool:
+        """Whether no other network is attached together with this one."""
+        return self._stack is None or len(self._stack.networks) == 1
+
+    def _take_off(self) -> Callable[[Parts], None]:
+        stack = self._stack
+        if stack is None:
+            return super()._take_off()
+        stack.detach()
+        return stack.attach
 
     def enter(self, stack: "AppliedStack | None") -> None:
         """Be told by a stack that it holds this network, or holds it no more."""
@@ -142,9 +154,11 @@ class AppliedStack:
     def attach(self, parts: Parts) -> None:
         """Let a base model's layers be adapted until `detach`.
 
-        ConfigError where a layer is missing, does not fit or is adapted already; the base is then
-        as it was.
+        ConfigError where a layer is missing, does not fit or is adapted already, or the stack is
+        attached; all is then as it was.
         """
+        if self._places:
+            raise ConfigError("these networks are attached already; detach them first")
         layers = find_layers(parts)
         paths = {path: None for network in self.networks for path in network.updates}
         if unknown := [path for path in paths if path not in layers]:
@@ -230,6 +244,24 @@ class AppliedStack:
         if self._keeps:
             place.kept[id(network)] = delta
         return delta
+
+
+def summed(network: LiveNetwork, parts: Parts) -> LiveNetwork:
+    """Return the same network in sums, where they are exact and cost little memory, else itself.
+
+    Networks that are trained are computed beside the base's layers, which takes a picture of a
+    small model up to a third longer. The copy shares their factors; its strengths are its own.
+    """
+    if not isinstance(network, Network):
+        return network
+    weights = network.weights()
+    numbers = sum(len(own.up_OR) * own.down_RI[0].numel() for own in weights.values())
+    dtypes = {p.dtype for part in parts.values() for p in part.parameters()}
+    if numbers > KEPT_NUMBERS or dtypes != {torch.float32}:
+        return network
+    copy = AppliedNetwork({path: Update.of_factors(*own) for path, own in weights.items()})
+    copy.use(network.strength)
+    return copy
 
 
 def _places(path: str, module: nn.Module) -> list[_Place]:

@@ -1,6 +1,6 @@
 """What every network can do on a base model, whether it is trained or was read from a file."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -58,8 +58,8 @@ class LiveNetwork:
     def using(self, strength: Strength) -> Iterator[None]:
         """Set the strengths for the length of a with block, and the former ones after it."""
         former = self._strength
-        self.use(strength)
         try:
+            self.use(strength)
             yield
         finally:
             self.use(former)
@@ -110,6 +110,25 @@ class LiveNetwork:
         """Whether the network is attached to this base model."""
         raise NotImplementedError
 
+    def is_alone(self) -> bool:
+        """Whether no other network is attached together with this one."""
+        return True
+
+    @contextmanager
+    def suspended(self, parts: Parts) -> Iterator[None]:
+        """Have the base model as it is without networks for the length of a with block.
+
+        Where this one is attached to it, it and those attached together with it are put back.
+        """
+        if not self.is_attached_to(parts):
+            yield
+            return
+        put_back = self._take_off()
+        try:
+            yield
+        finally:
+            put_back(parts)
+
     @contextmanager
     def attached(self, parts: Parts) -> Iterator[None]:
         """Attach for the length of a with block."""
@@ -118,6 +137,11 @@ class LiveNetwork:
             yield
         finally:
             self.detach()
+
+    def _take_off(self) -> Callable[[Parts], None]:
+        """Detach all that is attached together with the network; return what attaches it again."""
+        self.detach()
+        return self.attach
 
     def _show(self, former: Strength) -> None:
         """Make the strengths act; `former` is those before, or the same where the step changed."""

@@ -29,7 +29,7 @@ from ..events import OnEvent, PhaseProgress, PhaseStarted, StopFlag, ignore, nev
 from ..models.base_model import BaseModel
 from ..models.text import Condition, TextOptions
 from ..randomness import generator
-from .cells import attached, detached
+from .cells import attached
 from .sampling import LATENT_CHANNELS, LATENT_STRIDE, together
 
 PHASE = "analysis"
@@ -117,7 +117,7 @@ def measure_blocks(
     blocks = network.blocks()
     passes = 2 * len(blocks) + 2
     on_event(PhaseStarted(name=PHASE, total=passes))
-    with detached(base, network):
+    with network.suspended(base.parts):
         norms = _norms(base, network)
     outputs = _Outputs(base, network, _samples(base, request, clean), request.text)
     effects: dict[str, _Effect] = {}

@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from lora_loop.core.adapters import applied
-from lora_loop.core.adapters.applied import AppliedNetwork, AppliedStack
+from lora_loop.core.adapters.applied import AppliedNetwork, AppliedStack, summed
 from lora_loop.core.adapters.block_weights import BlockWeights
 from lora_loop.core.adapters.blocks import BASE, block_of
 from lora_loop.core.adapters.forms import Update
+from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.strength import Strength, Window
-from lora_loop.core.adapters.targets import find_layers
+from lora_loop.core.adapters.targets import find_layers, find_targets
+from lora_loop.core.config import NetworkConfig
 from lora_loop.core.errors import ConfigError
 
 ALGORITHMS = (
@@ -188,3 +190,57 @@ def test_tensors_made_under_inference_mode_are_adapted(parts, random_updates) ->
     network.detach()
     base = layers[path].get_parameter("weight").detach()
     torch.testing.assert_close(own, base + 0.25 * delta_of(network, path, base))
+
+
+def test_a_stack_that_is_attached_twice_says_so_and_acts_on(parts, random_updates) -> None:
+    layers = some_layers(parts)
+    stack = AppliedStack([AppliedNetwork(random_updates("lora", layers, 0.3, s)) for s in (1, 2)])
+    before = answer(parts)
+    with stack.attached(parts):
+        acting = answer(parts)
+        with pytest.raises(ConfigError, match="attached already"):
+            stack.attach(parts)
+        assert torch.equal(answer(parts), acting)
+        with stack.networks[0].suspended(parts):
+            assert torch.equal(answer(parts), before)
+        assert torch.equal(answer(parts), acting)
+    assert torch.equal(answer(parts), before)
+
+
+def test_strengths_that_fail_are_put_back(parts, random_updates, monkeypatch) -> None:
+    network = AppliedNetwork(random_updates("lora", some_layers(parts), 0.3))
+    former, failed = network.strength, []
+
+    def show(_: Strength) -> None:
+        if not failed:
+            failed.append(True)
+            raise RuntimeError("no memory")
+
+    monkeypatch.setattr(network, "_show", show)
+    with pytest.raises(RuntimeError), network.using(Strength(unet=0)):
+        raise AssertionError("it was set")
+    assert network.strength is former
+
+
+def test_a_trained_network_in_sums_is_the_same(parts) -> None:
+    network = Network.create(find_targets(parts), NetworkConfig(rank=2), seed=1)
+    chance = torch.Generator().manual_seed(2)
+    network.load_parameters(
+        {
+            name: torch.randn(p.shape, generator=chance)
+            for name, p in network.named_parameters().items()
+        }
+    )
+    network.set_strength(unet=0.5, block_weights=BlockWeights.parse("M00=0, BASE=1, IN01=0.5"))
+    before = answer(parts)
+    quick = summed(network, parts)
+    assert quick is not network
+    assert summed(quick, parts) is quick
+    with network.attached(parts):
+        beside = answer(parts)
+        assert summed(network, parts) is not network
+    with quick.attached(parts):
+        torch.testing.assert_close(answer(parts), beside, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(before, beside, rtol=1e-3)
+    half = {name: copy.deepcopy(part).half() for name, part in parts.items()}
+    assert summed(network, half) is network

@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lora_loop.core.adapters.applied import AppliedNetwork, AppliedStack
 from lora_loop.core.adapters.block_weights import BlockWeights
+from lora_loop.core.adapters.forms import Update
 from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.errors import ConfigError
@@ -71,6 +73,23 @@ def test_everything_is_put_back(base: BaseModel, network: Network) -> None:
         ):
             render_grid(base, network, one)
         assert network.strength == before
+
+
+def test_networks_that_were_attached_together_are_put_back(
+    base: BaseModel, network: Network
+) -> None:
+    updates = {path: Update.of_factors(*own) for path, own in network.weights().items()}
+    one, other = AppliedNetwork(updates), AppliedNetwork(updates)
+    alone = render_grid(base, one, request("ALL", "NONE"))
+    with AppliedStack([one, other]).attached(base.parts):
+        other.set_strength(0.5, 0.5)
+        grid = render_grid(base, one, request("ALL", "NONE"))
+        assert all(map(same, grid.cells[0], alone.cells[0]))
+        for each in (one, other):
+            assert each.is_attached_to(base.parts)
+            assert not each.is_alone()
+        assert other.strength.unet == 0.5
+    assert not one.is_attached_to(base.parts)
 
 
 def test_equal_presets_are_drawn_once(base: BaseModel, network: Network) -> None:
