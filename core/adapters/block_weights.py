@@ -22,7 +22,7 @@ from .presets import PRESETS, preset_names
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _NAMED = re.compile(r"([^\W\d][\w./ -]*):(.*)", re.DOTALL)
-_FULL_WIDTH = {ord("，"): ",", 0xFF1D: "=", ord("："): ":"}
+_FULL_WIDTH = {ord("，"): ",", 0xFF1D: "=", ord("："): ":", ord("；"): ";"}
 _LARGEST = 1000.0
 _FORMS = (
     "write a number, R (random 0 to 1), U (random -0.5 to 1.5), X, or X with a number added, "
@@ -65,14 +65,15 @@ class BlockWeights:
         values = _Values(x, seed)
         if not isinstance(given, str):
             return _vector([str(value) for value in given], family, values, "")
-        text, semicolon, rules = given.translate(_FULL_WIDTH).strip().partition(";")
         own = presets or {}
-        if text.strip() in own:
-            named = cls.parse(own[text.strip()], family, x=x, seed=seed)
-            found = replace(named, label=text.strip())
+        name, *rules = (part.strip() for part in re.split("[;；]", given, maxsplit=1))
+        text = name.translate(_FULL_WIDTH)
+        label = name if name in own else text  # names keep the signs that they were given with
+        if label in own:
+            found = replace(cls.parse(own[label], family, x=x, seed=seed), label=label)
         else:
-            found = _parse_text(text.strip(), family, values, own)
-        return found.with_elements(rules, family, x=x, seed=seed) if semicolon else found
+            found = _parse_text(text, family, values, own)
+        return found.with_elements(rules[0], family, x=x, seed=seed) if rules else found
 
     def with_elements(
         self, rules: str, family: str = "sd1", *, x: float = 1.0, seed: int | None = None
@@ -175,7 +176,8 @@ def chosen_blocks(text: str) -> frozenset[str] | None:
     Block names and ranges, NOT before them, or any block weights, of which 0 leaves a block out.
     ConfigError says what is wrong.
     """
-    words = text.translate(_FULL_WIDTH).replace(",", " ").split()
+    text = text.translate(_FULL_WIDTH)
+    words = text.replace(",", " ").split()
     if not words:
         return None
     every = every_block("sd1")  # SDXL's are the first of them

@@ -36,6 +36,19 @@ def test_spaces_full_width_signs_and_labels() -> None:
     named = BlockWeights.parse(f"我的 LoRA:{ONES}")
     assert (named, named.label) == (plain, "我的 LoRA")
     assert BlockWeights.parse(named) is named
+    ruled = BlockWeights.parse("ALL; OUT03:attn1:0.5")
+    assert BlockWeights.parse("ALL；OUT03：attn1：0.5") == ruled
+
+
+def test_presets_of_ones_own_have_names_with_any_signs() -> None:
+    own = {"脸：轻": "OUT03=0.5", "a,b": "M00=1"}
+    for given, label, blocks in (
+        ("脸：轻", "脸：轻", {"OUT03"}),
+        (" 脸：轻 ；M00::1", "脸：轻; M00::1", {"OUT03"}),
+        ("a，b", "a,b", {"M00"}),
+    ):
+        found = BlockWeights.parse(given, presets=own)
+        assert (found.label, on(found)) == (label, blocks)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +254,7 @@ def test_blocks_turned_off_by_silence_are_told() -> None:
         ("FACE", {"BASE", "OUT03", "OUT04", "OUT05"}),
         ("ALL=0, OUT03=0.5", {"OUT03"}),
         ("1,0,0,0,0,0,0,0,0,0,0,2", {"BASE", "OUT05"}),
+        ("1，0，0，0，0，0，0，0，0，0，0，2", {"BASE", "OUT05"}),
     ],
 )
 def test_blocks_to_train(text: str, blocks: set[str] | None) -> None:
