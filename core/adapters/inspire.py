@@ -17,7 +17,8 @@ from .block_weights import BlockWeights
 from .blocks import BASE, block_of
 
 _MIDDLE = re.compile(r"(?:mid_block_(resnets|attentions)_(\d)|middle_block_(\d))_")
-_SPEC = re.compile(r"(default|base|in|mid|out)(?:(\d+)(?:-(\d+))?)?=(-?[0-9.]+)")
+_NUMBER = r"-?(?:\d{1,4}(?:\.\d*)?|\.\d+)"
+_SPEC = re.compile(rf"(default|base|in|mid|out)(?:(\d{{1,3}})(?:-(\d{{1,3}}))?)?=({_NUMBER})")
 _SIDES = {"in": "IN", "mid": "M00", "out": "OUT"}
 
 
@@ -102,7 +103,7 @@ def _value(part: str, place: int, letters: tuple[float, float], seed: int | None
         stream = generator(seed, "inspire block weights", place)
         drawn = float(torch.rand((), generator=stream, dtype=torch.float64)) * 3
         return round(drawn if part.upper() == "R" else drawn - 1.5, 2)
-    if not re.fullmatch(r"-?\d+(\.\d+)?", part):
+    if not re.fullmatch(_NUMBER, part):
         more = " (values for single layers of a block can't be kept)" if " " in part else ""
         raise ConfigError(f"value {place + 1} is {part!r}; it must be a number, R, U, A or B{more}")
     return float(part)

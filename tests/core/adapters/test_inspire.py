@@ -59,7 +59,12 @@ def test_reading_its_own_ways() -> None:
         ("1,R", "random"),
         ("1,x", "'x'"),
         ("1,0.5 0.2", "single layers"),
+        ("1,1.2.3", r"value 2 is '1\.2\.3'; it must be a number"),
+        ("1," + "9" * 400, "value 2 is '999"),
         ("%in1=x", "in1=x"),
+        ("%in1=1.2.3", r"'in1=1\.2\.3' is not of the form"),
+        ("%in1=.", "not of the form"),
+        ("%in1-999999999999=0", "not of the form"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(text: str, words: str) -> None:
