@@ -13,6 +13,7 @@ from .strength import Strength, Window
 
 _TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>")
 _NAMES = {"te", "unet", "dyn", "lbw", "w", "lbwe", "x", "start", "stop", "step"}
+_BLOCK = re.compile(r"(?:ALL|BASE|(?:IN|M|OUT)\d*)", re.IGNORECASE)
 Dialect = Literal["lbw", "positional", "inspire"]
 
 
@@ -73,23 +74,24 @@ def read_tag(text: str) -> Tag:
     """Read `<lora:NAME:TE:UNET:lbw=...:lbwe=...:x=:start=:stop=:step=a-b>`, parts in any order.
 
     One number is both the text encoder's and the U-Net's. The forms without names are read too:
-    numbers are TE, UNET and DyLoRA's rank, then block weights, then elements.
+    numbers are TE, UNET and DyLoRA's rank, then block weights, then elements. Elements may stand
+    after a semicolon of the block weights too.
     """
     tag = _TAG.fullmatch(text.strip())
     if tag is None:
         raise ConfigError(f"{text!r} is no tag; write <lora:NAME:1> or <lora:NAME:1:lbw=NOFACE>")
-    name, *parts = (part.strip() for part in _split(tag[1]))
+    name, _, rest = (part.strip() for part in tag[1].partition(":"))
     if not name:
         raise ConfigError(f"{text} names no network; write <lora:NAME:1>")
     named: dict[str, str] = {}
     loose: list[str] = []
-    for part in parts:
-        key, equals, value = part.partition("=")
-        if equals and key.strip() in _NAMES:
-            named[key.strip()] = value.strip()
-        elif equals and not part.startswith(("R", "U", "X")) and key.strip().isidentifier():
+    for part in _split(rest.replace("；", ";")):
+        key, value = _named(part)
+        if key in _NAMES:
+            named[key] = value
+        elif key.isidentifier() and not _BLOCK.fullmatch(key):
             known = ", ".join(f"{key}=" for key in sorted(_NAMES))
-            raise ConfigError(f"{text}: there is no {key.strip()}=; a tag has {known}")
+            raise ConfigError(f"{text}: there is no {key}=; a tag has {known}")
         else:
             loose.append(part)
     return _tag(text, name, named, loose)
@@ -138,15 +140,24 @@ def _inspire_tag(tag: Tag, family: str, positions: tuple[str, ...]) -> str:
     return f"<lora:{tag.name}:{_short(tag.unet)}:{_short(tag.text_encoder)}:LBW={vector};>"
 
 
-def _split(inside: str) -> list[str]:
+def _split(parts: str) -> list[str]:
     """The parts between colons; those of written-out rules for elements stay together."""
-    head, marker, rest = inside.partition("lbwe=")
-    parts = head.rstrip(":").split(":") if marker else inside.split(":")
-    if not marker:
-        return parts
-    end = re.search(r":(?=(?:te|unet|dyn|lbw|w|x|start|stop|step)=)", rest)
-    own, after = (rest[: end.start()], rest[end.end() :]) if end else (rest, "")
-    return [*parts, f"lbwe={own}", *(after.split(":") if after else [])]
+    found: list[str] = []
+    in_rules = False
+    for part in map(str.strip, parts.split(":")):
+        key = _named(part)[0]
+        if in_rules and key not in _NAMES:
+            found[-1] += f":{part}"
+        else:
+            found.append(part)
+            in_rules = key == "lbwe" or ";" in part
+    return found
+
+
+def _named(part: str) -> tuple[str, str]:
+    """The name and the value of a part; of one without a name the name is empty."""
+    key, equals, value = part.partition("=")
+    return (key.strip(), value.strip()) if equals else ("", part)
 
 
 def _tag(text: str, name: str, named: Mapping[str, str], loose: list[str]) -> Tag:
@@ -154,28 +165,36 @@ def _tag(text: str, name: str, named: Mapping[str, str], loose: list[str]) -> Ta
     words: list[str] = []
     for part in loose:
         if not words and len(numbers) < 3 and _is_number(part):
-            numbers.append(float(part))
+            numbers.append(_number(text, part))
         else:
             words.append(part)
     if len(words) > 2:
         raise ConfigError(f"{text}: {words[2]!r} has no meaning there")
     word = dict(zip(("weights", "elements"), words, strict=False))
-    te = _number(text, "te", named) if "te" in named else (numbers[0] if numbers else None)
-    unet = _number(text, "unet", named) if "unet" in named else None
+    te = _number(text, named["te"], "te=") if "te" in named else (numbers[0] if numbers else None)
+    unet = _number(text, named["unet"], "unet=") if "unet" in named else None
     if unet is None and len(numbers) > 1:
         unet = numbers[1]
     both = next((value for value in (te, unet) if value is not None), 1.0)
-    rank = _number(text, "dyn", named) if "dyn" in named else (numbers[2:] or [0])[0]
+    rank = _number(text, named["dyn"], "dyn=") if "dyn" in named else (numbers[2:] or [0])[0]
     if rank != int(rank) or rank < 0:
         raise ConfigError(f"{text}: the rank is {rank:g}; it must be a whole number, 0 for all")
+    given = named.get("lbw", named.get("w", word.get("weights", "")))
+    weights, _, rules = (part.strip() for part in given.partition(";"))
+    elements = named.get("lbwe", word.get("elements", ""))
+    if rules and elements:
+        raise ConfigError(
+            f"{text} has elements in two places, {rules!r} and {elements!r}: leave one of them "
+            "out, or write both as rules with a comma between, after lbwe="
+        )
     return Tag(
         name=name,
         text_encoder=both if te is None else te,
         unet=both if unet is None else unet,
         rank=int(rank),
-        weights=named.get("lbw", named.get("w", word.get("weights", ""))),
-        elements=named.get("lbwe", word.get("elements", "")),
-        x=_number(text, "x", named) if "x" in named else 1.0,
+        weights=weights,
+        elements=rules or elements,
+        x=_number(text, named["x"], "x=") if "x" in named else 1.0,
         window=_window(text, named),
     )
 
@@ -189,8 +208,8 @@ def _window(text: str, named: Mapping[str, str]) -> Window | None:
     if start is None and stop is None:
         return None
     for word in (start, stop):
-        if word is not None and not word.strip().isdecimal():
-            raise ConfigError(f"{text}: step {word!r} is no whole number")
+        if word is not None and not re.fullmatch(r"\d{1,9}", word.strip()):
+            raise ConfigError(f"{text}: step {word!r} is no whole number of up to 9 digits")
     return Window(int(start or 0), int(stop) if stop is not None else None)
 
 
@@ -202,10 +221,9 @@ def _is_number(part: str) -> bool:
     return True
 
 
-def _number(text: str, key: str, named: Mapping[str, str]) -> float:
-    part = named[key]
+def _number(text: str, part: str, key: str = "") -> float:
     if not _is_number(part) or not math.isfinite(float(part)):
-        raise ConfigError(f"{text}: {key}={part} is no number")
+        raise ConfigError(f"{text}: {key}{part} is no number; write one such as {key}1")
     return float(part)
 
 

@@ -33,6 +33,25 @@ FACE_KEY = "lora_unet_up_blocks_1_attentions_0_proj_in"
             "<lora:a:1:lbw=INS:lbwe=OUT03-OUT05:attn1 ff:0.5,M00::0:x=2>",
             Tag(name="a", weights="INS", elements="OUT03-OUT05:attn1 ff:0.5,M00::0", x=2),
         ),
+        (
+            "<lora:a:lbwe=M00::0:1:x=2:lbw=INS>",
+            Tag(name="a", weights="INS", elements="M00::0:1", x=2),
+        ),
+        ("<lora:a:1:IN04=0.5>", Tag(name="a", weights="IN04=0.5")),
+        (
+            "<lora:a:0.8:all=1, M00=0:x=2>",
+            Tag(name="a", text_encoder=0.8, unet=0.8, weights="all=1, M00=0", x=2),
+        ),
+        ("<lora:a:1:lbw=IN04=0.5,OUT03=0>", Tag(name="a", weights="IN04=0.5,OUT03=0")),
+        (
+            "<lora:a:1:lbw=NOFACE; OUT03:attn1 ff:0.5,M00::0:x=2>",
+            Tag(name="a", weights="NOFACE", elements="OUT03:attn1 ff:0.5,M00::0", x=2),
+        ),
+        (
+            "<lora:a:1:IN04=0.5；OUT03:attn1:0.5>",
+            Tag(name="a", weights="IN04=0.5", elements="OUT03:attn1:0.5"),
+        ),
+        ("<lora:a;b:1:lbw=INS;>", Tag(name="a;b", weights="INS")),
     ],
 )
 def test_reading(text: str, tag: Tag) -> None:
@@ -52,9 +71,15 @@ def test_tags_are_taken_out_of_a_prompt() -> None:
         ("lora:a", "no tag"),
         ("<lora:a:1:lwb=INS>", "no lwb=; a tag has"),
         ("<lora:a:te=x>", "te=x is no number"),
+        ("<lora:a:nan>", "nan is no number; write one such as 1"),
+        ("<lora:a:1:-inf>", "-inf is no number"),
+        ("<lora:a:1:1:1e400:INS>", "1e400 is no number"),
         ("<lora:a:te=nan>", "te=nan"),
         ("<lora:a:step=5>", "step=a-b"),
         ("<lora:a:start=x>", "'x' is no whole number"),
+        ("<lora:a:stop=" + "9" * 5000 + ">", "9' is no whole number of up to 9 digits"),
+        ("<lora:a:1:X=2>", "no X=; a tag has"),
+        ("<lora:a:1:lbw=INS;M00::0:lbwe=DEEP>", "two places, 'M00::0' and 'DEEP'"),
         ("<lora:a:step=9-3>", "never acts"),
         ("<lora:a:1:1:0.5:INS>", "rank is 0.5"),
         ("<lora:a:1:INS:DEEP:MORE>", "'MORE' has no meaning"),
