@@ -139,8 +139,12 @@ def analyze_blocks(
     on_event: OnEvent = ignore,
     stop: StopFlag = never,
 ) -> Analysis:
-    """Draw and compare; stopping keeps the blocks that are drawn. Events as of a grid."""
+    """Draw and compare; stopping keeps the blocks that are drawn. Events as of a grid.
+
+    ConfigError for a mask of no use, before anything is drawn.
+    """
     part = part or Part()
+    part.check(request.settings.size(base))
     blocks = network.blocks()
     grid = render_grid(base, network, request.table(blocks), on_event, stop)
     rows = [row for row in grid.cells if row[0] is not None]

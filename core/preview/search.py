@@ -55,11 +55,11 @@ class Region:
             if inside is not None:
                 base = _pixels(none)
                 self._rows.append(_Row(index, base, _pixels(whole) - base, inside))
-        if not self._rows:
-            raise ConfigError(
-                "the part that matters is in none of the pictures of the whole network; use "
-                "prompts that show it, or give a mask"
-            )
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the part is in any of the pictures."""
+        return bool(self._rows)
 
     def kept(self, pictures: Sequence[Picture]) -> Kept:
         """Give how far pictures have gone from the base's to the whole network's: 0 to 1."""
@@ -92,16 +92,26 @@ class Search:
         self._region: Region
 
     def start(self, blocks: Sequence[str]) -> bool:
-        """Draw each block alone and missing, and measure its share; whether all was drawn."""
+        """Draw each block alone and missing, and measure its share; whether all was drawn.
+
+        ConfigError where the part is in none of the whole network's pictures, which come first.
+        """
         whole, none = dict.fromkeys(blocks, 1.0), dict.fromkeys(blocks, 0.0)
         alone = {block: none | {block: 1.0} for block in blocks}
         without = {block: whole | {block: 0.0} for block in blocks}
-        wanted = [none, whole, *alone.values(), *without.values()]
-        drawn = self._draw(wanted)
-        if drawn is None:
+        ends = self._draw([none, whole])
+        if ends is None:
             return False
-        first, last, *others = drawn
+        first, last = ends
         self._region = Region(list(zip(first, last, strict=True)), self._part)
+        if not self._region.is_found:
+            raise ConfigError(
+                "the part that matters is in none of the pictures of the whole network; use "
+                "prompts that show it, or give a mask"
+            )
+        others = self._draw([*alone.values(), *without.values()])
+        if others is None:
+            return False
         for index, block in enumerate(blocks):
             added = self._region.between(first, others[index])
             lost = self._region.between(others[index + len(blocks)], last)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import count, islice, product
 
 from ..adapters.block_weights import BlockWeights
 from ..adapters.blocks import block_order
@@ -26,6 +26,8 @@ from .sampling import DrawSettings, Prompt
 from .search import Kept, Region, Search
 from .table import Cell, Label, Language, Table
 
+_SEEDS = 2**64
+
 TOLERANCE = 0.05
 """How far a measured share may be from a promise that is called held."""
 
@@ -35,7 +37,8 @@ class SuggestionRequest:
     """What is to be kept, and on which pictures it is searched and proved.
 
     inside: of the change inside the part at most; outside: of that outside of it at least. seeds:
-    of the pictures of the search. check_seeds: of the proof; () is as many after the last seed.
+    of the pictures of the search. check_seeds: of the proof; () is as many after the last seed,
+    which are counted on from 0 where they end.
     """
 
     prompts: tuple[Prompt, ...]
@@ -54,14 +57,18 @@ class SuggestionRequest:
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} is {share}; it must be a share from 0 to 1")
+        for seed in (*self.seeds, *self.check_seeds):
+            if not 0 <= seed < _SEEDS:
+                raise ConfigError(f"the seed {seed} must be a whole number from 0 to {_SEEDS - 1}")
         if set(self.seeds) & set(self.check_seeds):
             raise ConfigError("check_seeds holds seeds of the search; a proof needs other ones")
 
     @property
     def proof(self) -> tuple[int, ...]:
         """The seeds that prove what was found."""
-        after = max(self.seeds) + 1
-        return self.check_seeds or tuple(range(after, after + len(self.seeds)))
+        after = (seed % _SEEDS for seed in count(max(self.seeds) + 1))
+        others = (seed for seed in after if seed not in self.seeds)
+        return self.check_seeds or tuple(islice(others, len(self.seeds)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +76,15 @@ class Suggestion:
     """Found block weights, a vector of the family; blocks that the network has not are 0.
 
     asked: what was to be kept. promised: what the search arrived at, on its own pictures.
-    measured: with other seeds. blocks: what share of the change each block brings. grid: the
-    proof's pictures: the base's, the whole network's, those of the suggestion.
+    measured: with other seeds; None where the part is in none of their pictures. blocks: what
+    share of the change each block brings. grid: the proof's pictures: the base's, the whole
+    network's, those of the suggestion.
     """
 
     weights: BlockWeights
     asked: Kept
     promised: Kept
-    measured: Kept
+    measured: Kept | None
     blocks: Mapping[str, Kept]
     grid: Grid
 
@@ -84,7 +92,8 @@ class Suggestion:
     def held(self) -> bool:
         """Whether the proof shows what was promised, or better."""
         return (
-            self.measured.inside <= self.promised.inside + TOLERANCE
+            self.measured is not None
+            and self.measured.inside <= self.promised.inside + TOLERANCE
             and self.measured.outside >= self.promised.outside - TOLERANCE
         )
 
@@ -92,7 +101,8 @@ class Suggestion:
     def reached(self) -> bool:
         """Whether the proof shows what was asked for."""
         return (
-            self.measured.inside <= self.asked.inside + TOLERANCE
+            self.measured is not None
+            and self.measured.inside <= self.asked.inside + TOLERANCE
             and self.measured.outside >= self.asked.outside - TOLERANCE
         )
 
@@ -107,8 +117,10 @@ class Suggestion:
                 ("promised", self.promised),
                 ("measured", self.measured),
             )
+            if kept is not None
         ]
         end = "reached" if self.reached else "held" if self.held else "missed"
+        end = "unmeasured" if self.measured is None else end
         return "\n".join((self.weights.text(), *lines, getattr(_WORDS[end], language)))
 
 
@@ -131,6 +143,10 @@ _WORDS = {
         "they promised.",
         "没有任何整层权重能达到要求；这是最接近的结果，并且兑现了承诺。",
     ),
+    "unmeasured": Text(
+        "Not proved: the part is in none of the pictures with other seeds. Name other check seeds.",
+        "未能验证：使用其他种子的图片中都没有该部位。请指定其他验证种子。",
+    ),
     "missed": Text(
         "Other seeds show less than was promised: search with more seeds or prompts.",
         "其他种子未达到承诺：请用更多种子或提示词搜索。",
@@ -148,13 +164,15 @@ def suggest_weights(
 ) -> Suggestion | None:
     """Search block weights and prove them; None where it was stopped.
 
-    ConfigError where nothing says what the part is, or where it is in none of the pictures.
+    ConfigError where nothing says what the part is, for a mask of no use, and where the part is in
+    none of the whole network's pictures, before the blocks are drawn.
     """
     if not part.is_given:
         raise ConfigError(
             "a suggestion needs to know the part that matters: give a mask, or use a host with a "
             "face detector"
         )
+    part.check(request.settings.size(base))
     hand = Hand(
         base=base,
         network=network,
@@ -175,12 +193,12 @@ def suggest_weights(
     if grid.stopped:
         return None
     ends = [(row[0], row[1]) for row in grid.cells]
-    measured = Region(ends, part).kept([row[2] for row in grid.cells])
+    region = Region(ends, part)
     return Suggestion(
         weights=weights,
         asked=Kept(request.inside, request.outside),
         promised=promised,
-        measured=measured,
+        measured=region.kept([row[2] for row in grid.cells]) if region.is_found else None,
         blocks=search.shares,
         grid=grid,
     )

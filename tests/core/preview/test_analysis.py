@@ -1,5 +1,7 @@
 """The analyzer: by hand, by part, beside the extension's figures; masks and detectors."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,6 +80,40 @@ def test_a_detector_finds_the_part_in_each_picture(base: BaseModel, network: Net
     nothing = analyze_blocks(base, network, request, Part(find=lambda picture: []))
     assert nothing.with_part == 0
     assert nothing.blocks[0].inside is None
+
+
+def fail(picture: Image.Image):
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("find", [fail, lambda picture: [(1.0, 2.0)], lambda picture: 3])
+def test_a_detector_that_fails_costs_the_part_alone(
+    base: BaseModel, network: Network, find, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = AnalysisRequest(prompts=(CAT,), value=0.0, settings=FAST)
+    found = analyze_blocks(base, network, request, Part(find=find))
+    assert (found.pictures, found.with_part) == (1, 0)
+    assert tuple(effect.block for effect in found.blocks) == network.blocks()
+    assert "it must give a mask, boxes (left, top, right, bottom) or None" in caplog.text
+
+
+def torn_mask(folder: Path) -> Image.Image:
+    half().resize((640, 640)).rotate(30).save(folder / "mask.png")
+    whole = (folder / "mask.png").read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+    return Image.open(folder / "torn.png")
+
+
+def test_a_mask_of_no_use_is_refused_before_anything_is_drawn(
+    base: BaseModel, network: Network, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    request = AnalysisRequest(prompts=(CAT,), value=0.0, settings=FAST)
+    black = Image.new("L", (8, 8))
+    for mask, words in ((black, "all black"), (torn_mask(tmp_path), "mask can't be read")):
+        with pytest.raises(ConfigError, match=words):
+            analyze_blocks(base, network, request, Part(mask=mask), events.append)
+    assert events == []
 
 
 def test_masks_of_any_kind() -> None:

@@ -11,9 +11,9 @@ from lora_loop.core.adapters.blocks import block_of, block_order
 from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.errors import ConfigError
-from lora_loop.core.events import CellDrawn
+from lora_loop.core.events import CellDrawn, Event, PhaseStarted
 from lora_loop.core.models.base_model import BaseModel
-from lora_loop.core.preview.part import Part
+from lora_loop.core.preview.part import Box, Part
 from lora_loop.core.preview.sampling import DrawSettings, Prompt
 from lora_loop.core.preview.search import Kept, Region
 from lora_loop.core.preview.suggest import SuggestionRequest, suggest_weights
@@ -111,11 +111,60 @@ def test_without_a_part_there_is_nothing_to_keep(base: BaseModel, network: Netwo
     request = SuggestionRequest(prompts=(CAT,), seeds=(1,), settings=FAST)
     with pytest.raises(ConfigError, match="mask"):
         suggest_weights(base, network, request, Part())
-    with pytest.raises(ConfigError, match="in none of the pictures"):
-        suggest_weights(base, network, request, Part(find=lambda picture: None))
+
+
+def test_a_part_that_cannot_be_found_costs_the_two_ends_at_most(
+    base: BaseModel, network: Network
+) -> None:
+    request = SuggestionRequest(prompts=(CAT,), seeds=(1,), settings=FAST)
+    for part, words, pictures in (
+        (Part(find=lambda picture: None), "in none of the pictures", [2]),
+        (Part(mask=Image.new("L", (8, 8))), "all black", []),
+    ):
+        events: list[Event] = []
+        with pytest.raises(ConfigError, match=words):
+            suggest_weights(base, network, request, part, events.append)
+        assert [event.total for event in events if isinstance(event, PhaseStarted)] == pictures
+
+
+def test_a_proof_without_the_part_keeps_what_was_found(base: BaseModel, network: Network) -> None:
+    looked = []
+
+    def find(picture: Image.Image) -> list[Box] | None:
+        looked.append(picture)
+        return [(0.0, 0.0, 32.0, 64.0)] if len(looked) == 1 else None
+
+    request = SuggestionRequest(prompts=(CAT,), inside=0.5, seeds=(1,), settings=FAST)
+    found = suggest_weights(base, network, request, Part(find=find))
+    assert found is not None
+    assert found.measured is None
+    assert not found.held
+    assert not found.reached
+    assert "Not proved" in found.text()
+    assert not found.grid.stopped
+
+
+@pytest.mark.parametrize(
+    ("seeds", "proof"),
+    [
+        ((4, 2), (5, 6)),
+        ((2**64 - 2,), (2**64 - 1,)),
+        ((2**64 - 2, 2**64 - 1), (0, 1)),
+        ((0, 2**64 - 1), (1, 2)),
+    ],
+)
+def test_the_proof_has_seeds_of_its_own(seeds: tuple[int, ...], proof: tuple[int, ...]) -> None:
+    assert SuggestionRequest(prompts=(CAT,), seeds=seeds).proof == proof
 
 
 def test_wrong_requests_are_refused() -> None:
-    for wrong in ({"prompts": ()}, {"seeds": ()}, {"inside": 1.5}, {"check_seeds": (2, 3)}):
+    for wrong in (
+        {"prompts": ()},
+        {"seeds": ()},
+        {"inside": 1.5},
+        {"check_seeds": (2, 3)},
+        {"seeds": (2**64,)},
+        {"check_seeds": (-1,)},
+    ):
         with pytest.raises(ConfigError):
             SuggestionRequest(**{"prompts": (CAT,), **wrong})
