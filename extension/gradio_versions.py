@@ -70,7 +70,8 @@ def listen(
     options: dict[str, Any] = {"js": script, "_js": script, "queue": not quick}
     options["api_name"] = name if name else False
     options["api_visibility"] = "public" if name else "private"
-    options["show_progress"] = "hidden"
+    # a hidden spinner counts the time too, in every frame and for every output: have none
+    options |= {"show_progress": "hidden", "show_progress_on": []}
     chosen = known(event, **options)
     if "api_visibility" in chosen and not name:
         chosen.pop("api_name", None)

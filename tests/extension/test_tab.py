@@ -52,6 +52,17 @@ def test_a_new_page_shows_what_was_used_last(desk, recipe):
     assert shown["lora_loop_dataset_folder"] == recipe.dataset.folder
 
 
+def test_no_hidden_spinner_keeps_the_browser_busy(desk):
+    with gr.Blocks() as page:
+        Tab(desk)
+    handlers = page.get_config_file()["dependencies"]
+    if "show_progress_on" not in handlers[0]:
+        pytest.skip("this gradio has spinners on all outputs")
+    hidden = [handler for handler in handlers if handler["show_progress"] == "hidden"]
+    assert len(hidden) > 100
+    assert all(handler["show_progress_on"] == [] for handler in hidden)
+
+
 def test_the_poll_sends_what_the_page_has_not_seen(desk, recipe, over):
     tab, _ = built(desk)
     strip, view, _, queue, *_, seen = tab._poll(None, "")
