@@ -187,8 +187,8 @@ class XYZRequest:
         """Give weights as they are written, a preset of the user's as what it stands for."""
         if isinstance(text, BlockWeights):
             return ""
-        name, _, rules = text.partition(";")
-        return f"{self.presets.get(name.strip(), name)};{rules}"
+        name, *rules = re.split("[;；]", text, maxsplit=1)
+        return ";".join((self.presets.get(name.strip(), name), *rules))
 
     def table(self, family: str) -> Table:
         """Work out every cell, for a family of models. ConfigError names a wrong entry."""

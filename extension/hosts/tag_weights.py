@@ -105,7 +105,7 @@ def _tags(p: Any) -> Iterator[tuple[str, BlockWeights]]:
     data = p.extra_network_data or {}
     for params in (params for kind in _KINDS for params in data.get(kind, [])):
         name, *parts = map(str, params.items)
-        text = ":".join((name, *(part.translate(_NARROW) for part in parts)))
+        text = ":".join((name, *map(_narrowed, parts)))
         if "@" in text.removeprefix(name):
             continue  # strengths that change by step, which are another extension's
         try:
@@ -118,6 +118,11 @@ def _tags(p: Any) -> Iterator[tuple[str, BlockWeights]]:
             p.comment(comment)
         if strength.block_weights is not None:
             yield name, strength.block_weights
+
+
+def _narrowed(part: str) -> str:
+    """A part as it was before it was widened; other values the parser reads in either width."""
+    return part.translate(_NARROW) if part.startswith("lbwe=") else part
 
 
 def _left_out(text: str, strength: Strength) -> Sequence[str]:

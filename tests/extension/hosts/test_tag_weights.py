@@ -46,7 +46,7 @@ def tags(ours):
 @pytest.fixture
 def desk(tags, monkeypatch):
     """The tab's desk, with one preset of the user's own."""
-    presets = SimpleNamespace(presets=lambda: {"MINE": "IN01=0.25"})
+    presets = SimpleNamespace(presets=lambda: {"MINE": "IN01=0.25", "脸：1": "BASE=1"})
     found = SimpleNamespace(presets=presets, host=SimpleNamespace(language=lambda: "en"))
     monkeypatch.setattr(tags, "the_desk", lambda: found)
     return found
@@ -163,6 +163,8 @@ def test_the_other_extension_has_the_word(tags, modules, extension, network):
     [
         ("1:lbw=MINE", (0.0, 0.125, 0.0)),
         ("0.8:lbw=BASE=1, OUT11=X:x=0.5", (0.5, 0.0, 0.25)),
+        ("1:lbw=脸：1", (0.5, 0.0, 0.0)),
+        ("1:脸：1", (0.5, 0.0, 0.0)),
         ("1:lbwe=IN01:proj_in:0.25,OUT11::0", (0.5, 0.125, 0.0)),
         ("1:lbw=MINE:lbwe=OUT11:proj:1", (0.0, 0.125, 0.5)),
         ("1:OUTALL", (0.5, 0.0, 0.5)),
