@@ -77,13 +77,17 @@ def job_strip(job: Job | None, waiting: int, say: Words) -> str:
         words.append(say(f"{left} left", f"剩余 {left}"))
     if waiting:
         words.append(say(f"{waiting} waiting", f"{waiting} 个排队"))
+    cells = ""
+    if now.sheet and job.state not in OVER:
+        told = say("The pictures that are drawn so far", "已绘制的图片")
+        cells = f'<img class="lora-loop-cells" src="{now.sheet}" alt="{told}" title="{told}">'
     error = f'<div class="lora-loop-error">{html.escape(job.error)}</div>' if job.error else ""
     return (
         f'<div class="lora-loop-strip" data-job="{job.number}" data-state="{job.state}" '
         f'data-kind="{job.kind}">'
         f'<div class="lora-loop-words">{" · ".join(words)}</div>'
         f'<div class="lora-loop-bar"><div style="width:{100 * min(share, 1):.1f}%"></div></div>'
-        f"{error}</div>"
+        f"{cells}{error}</div>"
     )
 
 

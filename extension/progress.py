@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Literal, NamedTuple
 
 from ..core.events import (
+    CellDrawn,
     Event,
     Finding,
     Finished,
@@ -18,6 +19,7 @@ from ..core.events import (
     Saved,
     StepDone,
 )
+from .cells import CellSheet
 
 _MOST_LINES = 200
 
@@ -38,7 +40,8 @@ class Snapshot:
 
     done, total: parts of the phase. step, steps: of a training. losses, lrs: one for each of the
     steps from `first_step`. rate: pictures trained on in a second. seconds_left: of the phase;
-    None where nobody can tell yet. pictures: drawn on the way, with their step.
+    None where nobody can tell yet. pictures: drawn on the way, with their step. sheet: the address
+    of an image of a grid's cells so far; empty where none is drawn.
     """
 
     phase: str = ""
@@ -53,6 +56,7 @@ class Snapshot:
     seconds_left: float | None = None
     planned: Planned | None = None
     pictures: tuple[tuple[int, Path], ...] = ()
+    sheet: str = ""
     files: tuple[Path, ...] = ()
     findings: tuple[Finding, ...] = ()
     log: tuple[Line, ...] = ()
@@ -83,13 +87,14 @@ class Progress:
     _lrs: list[float] = field(default_factory=list)
     _log: list[Line] = field(default_factory=list)
     _pace: _Pace = field(default_factory=_Pace)
+    _cells: CellSheet = field(default_factory=CellSheet)
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         self._began = self.clock()
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event; of those for other eyes, such as a grid's cells, there is none."""
+        """Take note of an event; of those for other eyes there is none."""
         takes = {
             Planned: self._planned,
             PhaseStarted: self._phase_started,
@@ -97,6 +102,7 @@ class Progress:
             StepDone: self._step_done,
             Saved: self._saved,
             PreviewReady: self._preview_ready,
+            CellDrawn: self._cell_drawn,
             Finished: self._finished,
         }
         take = takes.get(type(event))
@@ -186,6 +192,10 @@ class Progress:
             self._now, phase="train", pictures=(*self._now.pictures, (event.step, event.path))
         )
         self._write("picture", f"{event.step}: {event.path}")
+
+    def _cell_drawn(self, event: CellDrawn) -> None:
+        self._cells.take(event)
+        self._now = replace(self._now, sheet=self._cells.source())
 
     def _finished(self, event: Finished) -> None:
         self._now = replace(self._now, findings=event.findings)

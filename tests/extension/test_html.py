@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("gradio", reason="no gradio: install the extra `ui`")
 
-from lora_loop.core.events import Finding, PhaseStarted, Planned, StepDone
+from lora_loop.core.events import CellDrawn, Finding, PhaseStarted, Planned, StepDone
 from lora_loop.extension.chart import Zoom, loss_chart, smoothed
 from lora_loop.extension.jobs import Job
 from lora_loop.extension.live import (
@@ -70,6 +71,16 @@ def test_the_strip_tells_state_and_share():
     assert "width:100.0%" in strip
     assert "2 waiting" in strip
     assert 'data-state="idle"' in job_strip(None, 0, EN)
+
+
+def test_the_strip_shows_cells_until_the_grid_is_there():
+    job = job_with([])
+    picture = Image.new("RGB", (8, 8))
+    job.progress(CellDrawn(picture=picture, places=((0, 0, 0),)))
+    assert 'src="data:image/jpeg;base64,' in job_strip(job, 0, EN)
+    assert "已绘制的图片" in job_strip(job, 0, ZH)
+    job.state = "done"
+    assert "<img" not in job_strip(job, 0, EN)
 
 
 def test_smoothing_is_a_mean_that_starts_at_the_first_value():

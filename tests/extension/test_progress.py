@@ -1,4 +1,8 @@
+import base64
+import io
 from pathlib import Path
+
+from PIL import Image
 
 from lora_loop.core.events import (
     CellDrawn,
@@ -97,7 +101,30 @@ def test_the_log_keeps_its_newest_lines():
     assert (len(log), log[-1].text) == (200, "499")
 
 
-def test_events_for_other_eyes_change_nothing():
+def drawn(colour, *places):
+    return CellDrawn(picture=Image.new("RGB", (144, 144), colour), places=places)
+
+
+def sheet_of(progress):
+    data = progress.snapshot().sheet.removeprefix("data:image/jpeg;base64,")
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_cells_are_shown_at_their_places_as_they_come():
     progress = Progress()
-    progress(CellDrawn(picture=None, places=()))
+    assert progress.snapshot().sheet == ""
+    progress(drawn("red", (0, 0, 0), (0, 1, 2)))
+    progress(drawn("blue", (0, 1, 0)))
+    sheet = sheet_of(progress)
+    assert sheet.size == (3 * 74, 2 * 74)
+    reds = [sheet.getpixel(place)[0] > 200 for place in ((30, 30), (180, 100), (30, 100))]
+    assert reds == [True, True, False]
+    progress(drawn("blue", (1, 0, 0)))
+    assert sheet_of(progress).size == (74, 74)
     assert progress.snapshot().log == ()
+
+
+def test_a_grid_without_end_stays_a_small_picture():
+    progress = Progress()
+    progress(drawn("red", *((0, row, 3 * row) for row in range(500))))
+    assert max(sheet_of(progress).size) <= 16 * 74
