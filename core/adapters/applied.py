@@ -33,7 +33,9 @@ thousandths of it, and keeping them would double the memory.
 
 
 class AppliedParameter(nn.Parameter):
-    """A layer's parameter with networks in it: marks the layer as adapted."""
+    """A layer's parameter with networks in it: marks the layer as adapted, and says by what."""
+
+    stack: "AppliedStack | None" = None
 
 
 class AppliedNetwork(LiveNetwork):
@@ -109,8 +111,8 @@ class AppliedNetwork(LiveNetwork):
 class _Place:
     """One tensor of one layer: the base's own parameter, and the one that holds the sum."""
 
-    def __init__(self, module: nn.Module, name: str) -> None:
-        self.module, self.name = module, name
+    def __init__(self, module: nn.Module, name: str, stack: "AppliedStack") -> None:
+        self.module, self.name, self.stack = module, name, stack
         self.own: nn.Parameter = module.get_parameter(name)
         self.sum: AppliedParameter | None = None
         self.is_summed = False
@@ -133,6 +135,7 @@ class _Place:
             dtype = self.own.dtype if self.own.element_size() > 1 else torch.bfloat16
             held = torch.empty_like(self.own, dtype=dtype)  # in the layout that computes quickest
             self.sum = AppliedParameter(held, requires_grad=False)
+            self.sum.stack = self.stack
         (strength, delta), *others = given
         own, is_exact = self.own.detach(), self.sum.dtype == torch.float32
         total = self.sum if is_exact and own.dtype == torch.float32 else None
@@ -172,7 +175,7 @@ class AppliedStack:
             for network in self.networks:
                 network.enter(self)
                 entered.append(network)
-            self._places = {path: _places(path, layers[path]) for path in paths}
+            self._places = {path: _places(path, layers[path], self) for path in paths}
             numbers = (place.own.numel() for places in self._places.values() for place in places)
             self._keeps = sum(numbers) * len(self.networks) <= KEPT_NUMBERS
             self.renew(paths)
@@ -264,7 +267,14 @@ def summed(network: LiveNetwork, parts: Parts) -> LiveNetwork:
     return copy
 
 
-def _places(path: str, module: nn.Module) -> list[_Place]:
+def networks_on(parts: Parts) -> tuple[AppliedNetwork, ...]:
+    """Return the networks that act on a base model in sums."""
+    parameters = (parameter for part in parts.values() for parameter in part.parameters())
+    stacks = {p.stack: None for p in parameters if isinstance(p, AppliedParameter)}
+    return tuple(network for stack in stacks if stack is not None for network in stack.networks)
+
+
+def _places(path: str, module: nn.Module, stack: AppliedStack) -> list[_Place]:
     present = [name for name in _NAMES if isinstance(getattr(module, name, None), nn.Parameter)]
     if "weight" not in present:
         raise ConfigError(
@@ -282,7 +292,7 @@ def _places(path: str, module: nn.Module) -> list[_Place]:
                 f"{path} is stored as {own.dtype}: a network can't be added to quantised weights. "
                 "Load the base model without quantisation."
             )
-    return [_Place(module, name) for name in present]
+    return [_Place(module, name, stack) for name in present]
 
 
 def _delta(path: str, update: Update, place: _Place) -> Tensor | None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..adapters.applied import networks_on
 from ..adapters.live import LiveNetwork
 from ..config.preview import PreviewConfig
 from ..diffusion.samplers import SampleRequest, sample
@@ -24,6 +25,7 @@ from ..models.text import Condition, TextOptions
 
 LATENT_CHANNELS = 4
 LATENT_STRIDE = 8
+_SEEDS = 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,10 @@ class Painter:
     """
 
     network: LiveNetwork | None = None
-    """Told of each sampling step, since it may act in some of them only."""
+    """Told of each sampling step, since it may act in some of them only (`Window`).
+
+    Networks in sums are found by themselves; one that is trained is told where it stands here.
+    """
 
     def __init__(
         self,
@@ -133,24 +138,26 @@ class Painter:
         """
         settings = self._settings
         width, height = settings.size(self._base)
-        # as the WebUI and ComfyUI seed theirs: the same seed draws the same picture there
-        chance = [torch.Generator().manual_seed(seed) for seed in seeds]
+        # as the WebUI and ComfyUI seed theirs: the same seed draws the same picture there; the row
+        # of a list's seeds goes on from 0 after the largest
+        chance = [torch.Generator().manual_seed(seed % _SEEDS) for seed in seeds]
         shape = (LATENT_CHANNELS, height // LATENT_STRIDE, width // LATENT_STRIDE)
         noise = torch.stack([torch.randn(shape, generator=one) for one in chance])
+        begin = self._begin()
         try:
             latents = sample(
-                self._guided(prompts, text_state),
+                self._guided(prompts, text_state, begin),
                 noise.to(self._base.device),
                 settings.request(),
                 self._schedule,
                 chance,
             )
         finally:
-            self._tell_step(0)
+            begin(0)
         return [self._picture(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
 
     def _guided(
-        self, prompts: Sequence[Prompt], text_state: Hashable
+        self, prompts: Sequence[Prompt], text_state: Hashable, begin: Callable[[int], None]
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """Make the model's function of xt and timestep, with classifier-free guidance in one call.
 
@@ -167,7 +174,7 @@ class Painter:
         def denoise(xt: Tensor, timestep: Tensor) -> Tensor:
             if self._stop():
                 raise Stopped
-            self._tell_step(next(steps))
+            begin(next(steps))
             both, times = torch.cat([xt] * repeats), torch.cat([timestep] * repeats)
             output = self._base.predict(both, times, condition)
             self._on_step(len(prompts))
@@ -178,9 +185,16 @@ class Painter:
 
         return denoise
 
-    def _tell_step(self, step: int) -> None:
-        if self.network is not None:
-            self.network.at_step(step)
+    def _begin(self) -> Callable[[int], None]:
+        """Make a function that tells a step to every network that is attached now."""
+        named = () if self.network is None else (self.network,)
+        networks = dict.fromkeys((*named, *networks_on(self._base.parts)))
+
+        def begin(step: int) -> None:
+            for network in networks:
+                network.at_step(step)
+
+        return begin
 
     def _condition(self, text: str, text_state: Hashable) -> Condition:
         """Encode a text alone, so that it does not depend on what else is drawn."""
@@ -231,14 +245,18 @@ def draw(
     settings: DrawSettings,
     on_event: OnEvent = ignore,
     stop: StopFlag = never,
+    network: LiveNetwork | None = None,
 ) -> list[Image.Image]:
-    """Draw a picture for each prompt, with the network that is attached to `base`, if any.
+    """Draw a picture for each prompt, with whatever networks are attached to `base`.
+
+    network: an attached one that is trained, where it acts in some of the sampling steps only.
 
     A picture depends on its prompt, its seed (`settings.seed` + its index) and the settings only.
     When stopped, the pictures that are done are returned.
     """
     progress = Progress(len(prompts) * settings.steps, on_event)
     painter = Painter(base, settings, progress.step, stop)
+    painter.network = network
     pictures: list[Image.Image] = []
     try:
         for picture in painter.paint_all(prompts):

@@ -7,7 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lora_loop.core.adapters.applied import AppliedNetwork, AppliedStack
+from lora_loop.core.adapters.forms import Update
 from lora_loop.core.adapters.network import Network
+from lora_loop.core.adapters.strength import Strength, Window
 from lora_loop.core.config import BaseConfig, DatasetConfig, PreviewConfig, Recipe
 from lora_loop.core.config.fields import describe
 from lora_loop.core.diffusion.samplers import SAMPLERS
@@ -127,6 +130,39 @@ def test_an_attached_network_keeps_its_gradients(base: BaseModel, network: Netwo
         condition = base.encode_text(["a cat"])
         base.predict(torch.ones(1, 4, 8, 8), torch.zeros(1), condition).sum().backward()
     assert all(factor.grad is not None for factor in network.named_parameters().values())
+
+
+def of_the_unet(network: Network) -> AppliedNetwork:
+    updates = {path: Update.of_factors(*own) for path, own in network.weights().items()}
+    return AppliedNetwork({path: updates[path] for path in updates if path.startswith("unet.")})
+
+
+def test_networks_act_in_their_steps_alone(base: BaseModel, network: Network) -> None:
+    prompts, settings = [Prompt("a cat")], replace(FAST, steps=2)
+    never, second = (Strength(text_encoder=0, window=Window(start)) for start in (9, 2))
+    (plain,) = draw(base, prompts, settings)
+    one, other = of_the_unet(network), of_the_unet(network)
+    with AppliedStack([one, other]).attached(base.parts):
+        pictures = []
+        for strengths in ((never, never), (second, never), (never, second), (second, second)):
+            for each, strength in zip((one, other), strengths, strict=True):
+                each.use(strength)
+            pictures += draw(base, prompts, settings)
+        assert one.acting(one.paths[0]) == other.acting(one.paths[0]) == 1  # it is over
+    assert same(pictures[0], plain)
+    assert same(pictures[1], pictures[2])
+    assert not same(pictures[1], plain)
+    assert not same(pictures[1], pictures[3])
+    with one.attached(base.parts), one.using(second):
+        assert same(draw(base, prompts, settings)[0], pictures[1])
+    with network.attached(base.parts), network.using(never):
+        assert same(draw(base, prompts, settings, network=network)[0], plain)
+
+
+def test_seeds_go_on_from_zero_after_the_largest(base: BaseModel) -> None:
+    prompts = [Prompt("a cat")] * 2
+    after = draw(base, prompts, replace(FAST, seed=2**64 - 1))[1]
+    assert same(after, draw(base, prompts, replace(FAST, seed=0))[0])
 
 
 @pytest.mark.parametrize(
