@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
@@ -110,11 +110,13 @@ class CellPainter:
         pictures: dict[Key, Image.Image] = {}
         try:
             for name, states in groupby(groups.items(), key=lambda one: one[0].network):
-                for key, picture in self._paint_states(painter, self.quick(name), states):
-                    pictures[key] = picture
-                    told = tuple(places[key])
-                    if told:
-                        hand.on_event(CellDrawn(picture=picture, places=told))
+                # closed at once, so that networks are put back where an event fails
+                with closing(self._paint_states(painter, self.quick(name), states)) as painted:
+                    for key, picture in painted:
+                        pictures[key] = picture
+                        told = tuple(places[key])
+                        if told:
+                            hand.on_event(CellDrawn(picture=picture, places=told))
         except Stopped:
             logger.info("preview stopped; what was drawn is kept")
         return pictures
@@ -124,7 +126,7 @@ class CellPainter:
         painter: Painter,
         network: LiveNetwork,
         states: Iterable[tuple[State, Mapping[Key, Cell]]],
-    ) -> Iterator[tuple[Key, Image.Image]]:
+    ) -> Generator[tuple[Key, Image.Image], None, None]:
         """Draw the cells of one network, state by state, in batches."""
         size = self._hand.settings.batch_size
         with (

@@ -92,6 +92,31 @@ def test_networks_that_were_attached_together_are_put_back(
     assert not one.is_attached_to(base.parts)
 
 
+def fail(event: Event) -> None:
+    if isinstance(event, CellDrawn):
+        raise RuntimeError("the page is closed")
+
+
+@pytest.mark.parametrize("in_decoding", [RuntimeError, None])
+def test_networks_attached_together_are_put_back_after_an_error(
+    base: BaseModel, network: Network, in_decoding: type[Exception] | None
+) -> None:
+    updates = {path: Update.of_factors(*own) for path, own in network.weights().items()}
+    one, other = AppliedNetwork(updates), AppliedNetwork(updates)
+    with AppliedStack([one, other]).attached(base.parts):
+        one.set_strength(0.75)
+        other.set_strength(0.5, 0.25)
+        strengths = one.strength, other.strength
+        before = [parameter.clone() for parameter in base.unet.parameters()]
+        decode = mock.patch.object(base, "decode", wraps=base.decode, side_effect=in_decoding)
+        with decode, pytest.raises(RuntimeError) as caught:
+            render_grid(base, one, request("ALL"), fail)
+        assert caught.tb is not None  # which holds what was at work
+        assert all(each.is_attached_to(base.parts) for each in (one, other))
+        assert (one.strength, other.strength) == strengths
+        assert all(map(torch.equal, base.unet.parameters(), before))
+
+
 def test_equal_presets_are_drawn_once(base: BaseModel, network: Network) -> None:
     events: list[Event] = []
     one = request("NOFACE", "LyNOFACE", "NONE", "NOT", prompts=PROMPTS[:1])
