@@ -90,15 +90,10 @@ class Easel:
             "redraw", live, lambda controls: self._drawn(live, weights, request, controls)
         )
 
-    def warning(self, given: Iterable[workbench.BlockWeights]) -> str:
-        """What these weights do to the network at hand that nobody may have meant, in a line."""
-        blocks = self.live().network.blocks()
-        found = [weights.finding(blocks) for weights in given]
-        return " ".join(dict.fromkeys(finding.text for finding in found if finding))
-
     def warning_of(self, grid: Grid) -> str:
-        """The same of all that a grid shows of the network at hand."""
-        return self.warning(cell.weights for _, cell in grid.table.places() if not cell.network)
+        """What a grid's weights do to the network at hand that nobody may have meant."""
+        shown = (cell.weights for _, cell in grid.table.places() if not cell.network)
+        return _warning(shown, self.live())
 
     def grid(self, preview: PreviewConfig) -> Job:
         """Put a grid of the preview's presets and prompts into the queue, and into a file."""
@@ -176,7 +171,7 @@ class Easel:
                 for one, other in zip(pictures["whole"], pictures["own"], strict=True)
             ),
             label=weights.label,
-            warning=self.warning([weights]),
+            warning=_warning([weights], live),
         )
 
     def _keep(self, key: Hashable, pictures: Pictures) -> None:
@@ -196,6 +191,13 @@ class Easel:
             session.write_grid(grid, path, controls.on_event, overwrite=False)
             session.write_grid_page(grid, page, controls.on_event, overwrite=False)
         return grid, path
+
+
+def _warning(given: Iterable[workbench.BlockWeights], live: Live) -> str:
+    """What these weights do to a network that nobody may have meant, in a line."""
+    blocks = live.network.blocks()
+    found = [weights.finding(blocks) for weights in given]
+    return " ".join(dict.fromkeys(finding.text for finding in found if finding))
 
 
 def request_of(live: Live, preview: PreviewConfig) -> GridRequest:

@@ -46,6 +46,10 @@ def test_the_whole_loop(desk, recipe, over, monkeypatch):
 
     baked = desk.bake(path, easel.weights("M00=1"), "momo-middle").file.path
     assert workbench.describe_network(baked).metadata["lora_loop.baked_block_weights"]
+    random = "ALL=1, M00=R"
+    baked_random = desk.bake(path, random, "momo-random", 7).file.path
+    kept = workbench.describe_network(baked_random).metadata["lora_loop.baked_block_weights"]
+    assert kept == easel.weights(random, 7).text()
     with pytest.raises(FileError, match="exists"):
         desk.bake(path, "NOFACE", "momo-middle")
     with pytest.raises(ConfigError, match="new file's name"):

@@ -159,6 +159,14 @@ def test_sheets_are_in_the_users_language(easel, grids, monkeypatch):
     assert grids[0].table("sd1").rows[0].note == "种子 7"
 
 
+def test_a_grid_tells_once_what_its_weights_turn_off(easel, grids, monkeypatch):
+    monkeypatch.setattr(Network, "blocks", lambda _: workbench.ALL_BLOCKS)
+    easel.grid(replace(PREVIEW, presets=("ALL", "MIDD")))
+    warning = easel.warning_of(SimpleNamespace(table=grids[0].table("sd1")))
+    assert warning.count("MIDD") == 1
+    assert "IN00" in warning
+
+
 def test_a_slip_in_the_weights_is_told_before_anything_waits(easel, grids):
     with pytest.raises(ConfigError, match="NOFACE"):
         easel.axes(PREVIEW, "NOFCE", Axis.of("weight", "0, 1"), Axis())
