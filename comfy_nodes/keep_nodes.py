@@ -9,7 +9,6 @@ from ..core.config.output import check_name
 from ..core.errors import ConfigError
 from ..core.session import (
     Bake,
-    Baked,
     Merge,
     RankRule,
     Tag,
@@ -24,8 +23,7 @@ from ..core.session import (
 from . import door
 from .dataset_nodes import CATEGORY
 from .inputs import Inputs
-from .lora_files import read_lora
-from .lora_nodes import PRECISIONS, target
+from .lora_nodes import PRECISIONS, opened, target
 from .protocol import Host
 from .values import LORA, Lora
 
@@ -94,7 +92,7 @@ class MergeLoRAs:
             if given.get(f"lora_{number}") is not None
         ]
         path = graphwork.free_path(target(host, name))
-        return _opened(host, unique_id, merge_files(merges, path, rank=rank, precision=precision))
+        return opened(host, unique_id, merge_files(merges, path, rank=rank, precision=precision))
 
 
 class ResizeLoRA:
@@ -143,7 +141,7 @@ class ResizeLoRA:
             else RankRule(kind="frobenius", value=keep_percent / 100, limit=rank)
         )
         path = graphwork.free_path(target(host, name))
-        return _opened(host, unique_id, resize_file(lora.path, rule, path, precision=precision))
+        return opened(host, unique_id, resize_file(lora.path, rule, path, precision=precision))
 
 
 class FoldLoRA:
@@ -233,7 +231,7 @@ class ExtractLoRA:
         path = graphwork.free_path(target(host, name))
         rule = RankRule(limit=rank)
         made = extract_file(places[0], places[1], path, rule, precision=precision)
-        return _opened(host, unique_id, made)
+        return opened(host, unique_id, made)
 
 
 class BlockWeightTag:
@@ -281,13 +279,6 @@ class BlockWeightTag:
 def _merge(lora: Lora, strength: float, weights: str) -> Merge:
     bake = Bake(weights=weights, unet=strength, text_encoder=strength)
     return Merge(path=lora.path, bake=bake)
-
-
-def _opened(host: Host, node: str | None, made: Baked) -> tuple[Lora, str]:
-    """The new file as LORA; what its user should know is said."""
-    for finding in made.findings:
-        host.progress(node).say(finding.text)
-    return read_lora(made.file.path), str(made.file.path)
 
 
 def _checkpoint(name: str, hint: str) -> Inputs:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core.config.output import check_name
 from ..core.errors import ConfigError
-from ..core.session import Bake, bake_file, graphwork
+from ..core.session import Bake, Baked, bake_file, graphwork
 from . import door
 from .dataset_nodes import CATEGORY
 from .lora_files import read_lora
@@ -113,14 +113,18 @@ class SaveLoRA:
         path = target(host, name)
         extra = {"modelspec.trigger_phrase": trigger, "ss_training_comment": comment}
         extra = {key: text for key, text in extra.items() if text.strip()}
+        notes: list[str] = []
         if block_weights.strip():
             bake = Bake(weights=block_weights, precision=precision)
-            written = bake_file(lora.path, bake, graphwork.free_path(path)).file
+            path = graphwork.free_path(path)
+            baked = bake_file(lora.path, bake, path, extra=extra, keep_metadata=metadata)
+            written, notes = baked.file, [finding.text for finding in baked.findings]
         else:
             written = graphwork.copy_network(
                 lora.path, path, precision, extra, keep_metadata=metadata
             )
-        text = f"{written.path.name}: {written.bytes / 2**20:.1f} MiB, {written.modules} layers"
+        size = f"{written.path.name}: {written.bytes / 2**20:.1f} MiB, {written.modules} layers"
+        text = "\n".join((size, *notes))
         host.progress(unique_id).say(text)
         return {"ui": {"text": [text]}, "result": (str(written.path),)}
 
@@ -154,6 +158,7 @@ class BakeLoRA:
                 ),
                 "precision": (list(PRECISIONS), {"default": "fp16", "tooltip": "Of the file."}),
             },
+            "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
     def bake(
@@ -164,6 +169,7 @@ class BakeLoRA:
         strength_model: float,
         strength_clip: float,
         precision: str,
+        unique_id: str | None = None,
     ) -> tuple[Lora, str]:
         """Write the baked file and open it. Raises ConfigError and FileError."""
         bake = Bake(
@@ -172,8 +178,17 @@ class BakeLoRA:
             text_encoder=strength_clip,
             precision=precision,
         )
-        path = bake_file(lora.path, bake, graphwork.free_path(target(door.host(), name))).file.path
-        return read_lora(path), str(path)
+        host = door.host()
+        return opened(
+            host, unique_id, bake_file(lora.path, bake, graphwork.free_path(target(host, name)))
+        )
+
+
+def opened(host: Host, node: str | None, made: Baked) -> tuple[Lora, str]:
+    """The new file as LORA, and its path; what its user should know is said on the node."""
+    for finding in made.findings:
+        host.progress(node).say(finding.text)
+    return read_lora(made.file.path), str(made.file.path)
 
 
 def target(host: Host, name: str) -> Any:

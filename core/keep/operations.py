@@ -98,12 +98,19 @@ class Merge:
 
 
 def bake_file(
-    source: Path, bake: Bake, output: Path | None = None, *, overwrite: bool = False
+    source: Path,
+    bake: Bake,
+    output: Path | None = None,
+    *,
+    overwrite: bool = False,
+    extra: Mapping[str, str] | None = None,
+    keep_metadata: bool = True,
 ) -> Baked:
     """Fold block weights into a file that draws at strength 1 what they draw live.
 
     Of any algorithm, into plain LoRA unless `bake.form` says otherwise. Without `output` the name
-    is SOURCE-LABEL.safetensors. Layers at 0 are left out. Raises FileError, ConfigError.
+    is SOURCE-LABEL.safetensors. Layers at 0 are left out. extra: metadata beside the source's, or
+    alone where that is not kept. Raises FileError, ConfigError.
     """
     file = read_adapters(source)
     strength = bake.strength(file.family or "sd1")
@@ -119,6 +126,7 @@ def bake_file(
         "lora_loop.baked_block_weights": weights.text() if weights else "",
         "lora_loop.baked_strengths": f"unet {bake.unet:g}, text encoder {bake.text_encoder:g}",
     }
+    metadata = {**(metadata if keep_metadata else {}), **(extra or {})}
     written = write_adapters(
         output, baked.layers, metadata, bake.precision or file.precision, overwrite=overwrite
     )

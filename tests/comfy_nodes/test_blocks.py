@@ -1,13 +1,16 @@
 """BlockWeightPreview and ApplyBlockWeights on a LoRA of a few layers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from lora_loop.comfy_nodes.block_nodes import ApplyBlockWeights, BlockWeightPreview, GridAxes
 from lora_loop.comfy_nodes.lora_files import read_lora
-from lora_loop.comfy_nodes.lora_nodes import BakeLoRA
+from lora_loop.comfy_nodes.lora_nodes import BakeLoRA, SaveLoRA
 from lora_loop.core.errors import CheckpointError, ConfigError, FileError
+from lora_loop.core.events import Finding
 from lora_loop.core.session import graphwork
 
 from .conftest import defaults
@@ -187,6 +190,30 @@ def test_baked_weights_need_no_words_any_more(host, lora):
     assert torch.allclose(baked.tensors[middle], 0.5 * lora.tensors[middle])
     with pytest.raises(ConfigError, match="leave the"):
         BakeLoRA().bake(lora, "flat.safetensors", "ALL", 1.0, 1.0, "fp16")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_saved_with_block_weights_the_metadata_is_as_chosen(host, lora, kept):
+    path = SaveLoRA().save(
+        lora, "part", "fp32", kept, block_weights="M00=0.5", trigger="momo", comment="mine"
+    )["result"][0]
+    metadata = read_lora(Path(path)).metadata
+    assert metadata["modelspec.trigger_phrase"] == "momo"
+    assert metadata["ss_training_comment"] == "mine"
+    assert ("lora_loop.baked_block_weights" in metadata) is kept
+    assert ("ss_output_name" in metadata) is kept
+
+
+def test_what_weights_turn_off_is_said_where_they_are_kept(host, lora, monkeypatch):
+    text = "these weights turn IN00 off"
+    monkeypatch.setattr(
+        "lora_loop.core.keep.operations.BlockWeights.finding",
+        lambda *_: Finding(level="warning", text=text),
+    )
+    SaveLoRA().save(lora, "part", "fp32", True, block_weights="M00=0.5")
+    assert text in host.shown.texts[-1]
+    BakeLoRA().bake(lora, "flat", "M00=0.5", 1.0, 1.0, "fp32")
+    assert host.shown.texts[-1] == text
 
 
 def test_what_is_no_lora_is_refused(host):
