@@ -57,12 +57,6 @@ class SuggestionRequest:
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} is {share}; it must be a share from 0 to 1")
-        if self.inside >= self.outside:
-            raise ConfigError(
-                f"inside is {self.inside:g} and outside is {self.outside:g}: one weight for all "
-                "blocks does that; keep more outside than inside, or turn the mask round to keep "
-                "the part"
-            )
         for seed in (*self.seeds, *self.check_seeds):
             if not 0 <= seed < _SEEDS:
                 raise ConfigError(f"the seed {seed} must be a whole number from 0 to {_SEEDS - 1}")
