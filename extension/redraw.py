@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..core import session
 from ..core.config import PreviewConfig
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, FileError
 from ..core.session import Axis, Grid, GridRequest, XYZRequest, workbench
 from .desk import Desk, Live
 from .jobs import Controls, Job
@@ -56,14 +56,21 @@ class Easel:
 
     def weights(self, text: str, seed: int = 1) -> workbench.BlockWeights:
         """Block weights as users write them, for the network at hand. Raises ConfigError."""
-        own = self.desk.presets.presets()
-        return workbench.BlockWeights.parse(text, self.live().family, seed=seed, presets=own)
+        family, own = self.live().family, self.own_presets()
+        return workbench.BlockWeights.parse(text, family, seed=seed, presets=own)
+
+    def own_presets(self) -> dict[str, str]:
+        """The user's own presets; none where their file can't be read, which their panel tells."""
+        try:
+            return self.desk.presets.presets()
+        except FileError:
+            return {}
 
     def parsed(self, text: str, seed: int = 1) -> workbench.BlockWeights:
         """The same, also where there is no network yet: for Stable Diffusion 1.x then."""
         if self.desk.live is not None:
             return self.weights(text, seed)
-        return workbench.BlockWeights.parse(text, seed=seed, presets=self.desk.presets.presets())
+        return workbench.BlockWeights.parse(text, seed=seed, presets=self.own_presets())
 
     def moved(self, text: str, seed: int, block: str, value: float) -> str:
         """The weights with another value for one block, as a vector; all else is as it was."""
@@ -75,7 +82,9 @@ class Easel:
     def preset_names(self) -> list[str]:
         """The presets that fit the network at hand, the user's own first."""
         live = self.desk.live
-        return list(self.desk.presets.names(live.family if live else "sd1"))
+        own = self.own_presets()
+        built_in = workbench.preset_names(live.family if live else "sd1")
+        return [*own, *(name for name in built_in if name not in own)]
 
     def order(self) -> tuple[str, ...]:
         """The blocks that the network at hand has sliders for."""
@@ -114,7 +123,7 @@ class Easel:
             x=self._with_files(x),
             y=self._with_files(y),
             weights=text,
-            presets=self.desk.presets.presets(),
+            presets=self.own_presets(),
             settings=plain.settings,
             network_name=live.name,
             language=self.desk.host.language(),

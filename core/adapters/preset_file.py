@@ -7,6 +7,7 @@ from ..errors import ConfigError
 from .block_weights import BlockWeights
 from .blocks import LENGTHS, ORDERS
 
+_MARK = "\ufeff"  # that some editors put at a file's beginning
 _FLUX = 61  # values of a vector for a family that is not drawn with yet
 
 
@@ -37,12 +38,13 @@ def read_presets(text: str) -> PresetFile:
     NAME:IN04-IN08=0.5 and elements after a semicolon are read too.
     """
     presets, skipped = {}, []
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        content = line.partition("#")[0].strip()
-        if not content:
+    for number, line in enumerate(text.splitlines(), 1):
+        name, colon, body = _taken_apart(line)
+        if not (name or colon):
             continue
-        name, colon, body = (part.strip() for part in content.partition(":"))
-        reason = _fault(name, body) if colon and name else "it is not of the form NAME:1,0,..."
+        reason = "it is not of the form NAME:1,0,..."
+        if colon and name:
+            reason = _name_fault(name) or _fault(name, body)
         if reason:
             skipped.append(SkippedLine(number, line.strip(), reason))
             continue
@@ -63,12 +65,39 @@ def write_presets(presets: Mapping[str, str]) -> str:
     return "".join(f"{name}:{body}\n" for name, body in presets.items())
 
 
+def edited(text: str, name: str, new: tuple[str, str] | None) -> str:
+    """Return a preset file's text with one preset changed, and every other character as it was.
+
+    new: the name and the text that it gets; None takes the preset out. A name that is not in the
+    file is added at its end. Of several lines of one name the last one, which counts, is changed.
+    """
+    lines = text.splitlines(keepends=True)
+    places = [
+        place
+        for place, (own, colon, body) in enumerate(map(_taken_apart, lines))
+        if own == name and colon and not _fault(own, body)
+    ]
+    if new is None:
+        return "".join(line for place, line in enumerate(lines) if place not in places)
+    written = f"{new[0]}:{new[1]}"
+    ending = "\r\n" if "\r\n" in text else "\n"
+    if not places:
+        gap = ending if text.removeprefix(_MARK) and not lines[-1].endswith(("\n", "\r")) else ""
+        return f"{text}{gap}{written}{ending}"
+    *earlier, last = places
+    line = lines[last]
+    mark = _MARK if line.startswith(_MARK) else ""
+    content = line.rstrip("\r\n")
+    comment = f"  {content[content.index('#') :]}" if "#" in content else ""
+    lines[last] = f"{mark}{written}{comment}{line[len(content) :]}"
+    renamed = earlier if new[0] != name else []  # an earlier one of the old name would come back
+    return "".join(line for place, line in enumerate(lines) if place not in renamed)
+
+
 def check_preset(name: str, body: str) -> None:
     """Raise ConfigError unless a preset can be saved and read again under this name."""
-    if not name or name != name.strip() or any(c in name for c in ":#;=,<>\n\r"):
-        raise ConfigError(
-            f"a preset can't be called {name!r}: give a name without : # ; = , < > and line breaks"
-        )
+    if reason := _name_fault(name):
+        raise ConfigError(f"a preset can't be called {name!r}: {reason}")
     if reason := _fault(name, body):
         raise ConfigError(f"preset {name}: {reason}")
 
@@ -102,6 +131,20 @@ def fitting_families(body: str) -> tuple[str, ...]:
             continue
         fits.append(family)
     return tuple(fits)
+
+
+def _taken_apart(line: str) -> tuple[str, str, str]:
+    """A line's name, colon and text, without its comment; all empty where it says nothing."""
+    content = line.removeprefix(_MARK).partition("#")[0].strip()
+    name, colon, body = (part.strip() for part in content.partition(":"))
+    return name, colon, body
+
+
+def _name_fault(name: str) -> str:
+    """What is wrong with a preset's name; empty where it will do."""
+    if name and name == name.strip() and not any(c in name for c in ":#;=,<>\n\r"):
+        return ""
+    return "give a name without : # ; = , < > and line breaks"
 
 
 def _fault(name: str, body: str) -> str:

@@ -9,6 +9,7 @@ from ..adapters.preset_file import (
     PresetFile,
     SkippedLine,
     check_preset,
+    edited,
     read_presets,
     write_presets,
 )
@@ -22,8 +23,9 @@ _LARGEST = 1 << 20  # bytes; a preset file is a page of text
 class PresetBook:
     """Presets by name in a file of lora-block-weight's format, read anew at each call.
 
-    Every change is written whole or not at all. A name of a built-in preset may be taken: the
-    user's own comes first wherever `presets` is given.
+    Every change is written whole or not at all, and leaves all other lines as they are: comments,
+    and what only other tools read. A name of a built-in preset may be taken: the user's own comes
+    first wherever `presets` is given.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +45,7 @@ class PresetBook:
         own = self.presets()
         if name in own and not overwrite:
             raise ConfigError(f"preset {name} exists already; choose another name or replace it")
-        self._write({**own, name: text})
+        self._write(edited(self._content(), name, (name, text)))
 
     def rename(self, name: str, new: str) -> None:
         """Give a preset another name, at its place. ConfigError where that can't be."""
@@ -52,13 +54,13 @@ class PresetBook:
         check_preset(new, text)
         if new in own and new != name:
             raise ConfigError(f"there is a preset {new} already; choose another name")
-        self._write({new if key == name else key: value for key, value in own.items()})
+        self._write(edited(self._content(), name, (new, text)))
 
     def delete(self, name: str) -> None:
         """Forget a preset. ConfigError where there is none of this name."""
         own = self.presets()
         self._known(name, own)
-        self._write({key: value for key, value in own.items() if key != name})
+        self._write(edited(self._content(), name, None))
 
     def add_file(self, path: Path, *, overwrite: bool = False) -> tuple[SkippedLine, ...]:
         """Take the presets of a file over, and return the lines that were not taken.
@@ -81,9 +83,11 @@ class PresetBook:
                 f"{name} holds no preset that can be used; its lines must be of the form "
                 "NAME:1,0,...,1"
             )
-        own = self.presets()
-        added = {k: v for k, v in given.presets.items() if overwrite or k not in own}
-        self._write({**own, **added})
+        own, content = self.presets(), self._content()
+        for key, body in given.presets.items():
+            if (overwrite or key not in own) and own.get(key) != body:
+                content = edited(content, key, (key, body))
+        self._write(content)
         return given.skipped
 
     def share(self, path: Path, names: tuple[str, ...] = (), *, overwrite: bool = False) -> None:
@@ -99,8 +103,12 @@ class PresetBook:
         own = self.presets()
         return (*own, *(name for name in preset_names(family) if name not in own))
 
-    def _write(self, presets: Mapping[str, str]) -> None:
-        write_bytes(self.path, write_presets(presets).encode(), overwrite=True)
+    def _content(self) -> str:
+        """The file as it is, line endings included; empty where there is none."""
+        return _text_of(self.path) if self.path.exists() else ""
+
+    def _write(self, content: str) -> None:
+        write_bytes(self.path, content.encode(), overwrite=True)
 
     def _known(self, name: str, own: Mapping[str, str]) -> str:
         if name not in own:
@@ -111,10 +119,16 @@ class PresetBook:
 
 def read_preset_file(path: Path) -> PresetFile:
     """Read a file of presets. Raises FileError where it can't be read as text."""
+    return read_presets(_text_of(path))
+
+
+def _text_of(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
             raise FileError(f"{path} is too large for a file of presets")
-        return read_presets(path.read_text(encoding="utf-8"))
+        return path.read_bytes().decode("utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise FileError(f"{path} can't be read ({reason}); give a text file of presets") from error
+        raise FileError(
+            f"{path} can't be read ({reason}); give a text file of presets, saved as UTF-8"
+        ) from error

@@ -4,6 +4,7 @@ from typing import Any
 
 import gradio as gr
 
+from ...core.errors import FileError
 from ..gradio_versions import listen, make, update
 from ..live import notice
 from ..redraw import Easel
@@ -16,12 +17,17 @@ class PresetsPanel:
 
     def __init__(self, easel: Easel, say: Words) -> None:
         self._easel, self._say = easel, say
+        own, text, wrong = easel.own_presets(), "", ""
+        try:
+            text = easel.desk.presets.text()
+        except FileError as error:
+            wrong = notice(str(error), "bad")
         with gr.Accordion(
             say("Presets of your own", "自定义预设"), open=False, elem_id="lora_loop_own"
         ):
             with gr.Row():
                 self._own = gr.Dropdown(
-                    choices=list(easel.desk.presets.presets()),
+                    choices=list(own),
                     label=say("Saved", "已保存"),
                     elem_id="lora_loop_own_preset",
                     interactive=True,
@@ -35,14 +41,14 @@ class PresetsPanel:
                 )
                 self._rename = gr.Button(say("Rename", "重命名"), elem_id="lora_loop_own_rename")
                 self._delete = gr.Button(say("Delete", "删除"), elem_id="lora_loop_own_delete")
-            self._told = gr.HTML("", elem_id="lora_loop_own_told")
+            self._told = gr.HTML(wrong, elem_id="lora_loop_own_told")
             self._text = make(
                 gr.Textbox,
                 label=say(
                     "As a file of lora-block-weight: copy it, or paste lines of NAME:1,0,...,1",
                     "lora-block-weight 预设文件：可复制，或粘贴 名称:1,0,...,1 各行",
                 ),
-                value=easel.desk.presets.text(),
+                value=text,
                 lines=3,
                 max_lines=12,
                 elem_id="lora_loop_own_text",
@@ -84,9 +90,15 @@ class PresetsPanel:
         return self._listed(self._say(f"{name} is deleted.", f"已删除 {name}。"), None)
 
     def _taken(self, text: str) -> tuple[Any, ...]:
-        skipped = self._easel.desk.presets.add_text(text)
+        book = self._easel.desk.presets
+        before = book.presets()
+        skipped = book.add_text(text, overwrite=True)
+        now = book.presets()
+        changed = ", ".join(name for name in before if now[name] != before[name])
         left = "; ".join(map(str, skipped))
         told = self._say("The presets are taken over.", "预设已导入。")
+        if changed:
+            told += self._say(f" Replaced: {changed}.", f" 已替换：{changed}。")
         if left:
             told += self._say(f" Left out: {left}", f" 未导入：{left}")
         return self._listed(told, None)

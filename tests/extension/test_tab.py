@@ -126,9 +126,21 @@ def test_what_was_found_is_kept_as_a_tag_a_preset_and_a_recipe(desk, recipe, ove
     assert text == "MINE:M00=1, OUT03=0.5\n"
     told, *_ = own._taken("A:1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0\nB:1,0")
     assert "Left out: line 2" in told
+    told, *_ = own._taken("MINE:M00=0.25\n")  # as edited in the field
+    assert "Replaced: MINE" in told
+    assert desk.presets.presets()["MINE"] == "M00=0.25"
     own._renamed("MINE", "YOURS")
     own._deleted("A")
-    assert desk.presets.presets() == {"YOURS": "M00=1, OUT03=0.5"}
+    assert desk.presets.presets() == {"YOURS": "M00=0.25"}
+
+
+def test_a_file_of_presets_that_cannot_be_read_leaves_the_page_whole(desk):
+    desk.presets.path.parent.mkdir(parents=True, exist_ok=True)
+    desk.presets.path.write_bytes("柔和:1,0".encode("gbk"))
+    tab, _ = built(desk)
+    assert "UTF-8" in tab._blocks._own._told.value
+    assert str(desk.presets.path) in tab._blocks._own._told.value
+    assert "NOFACE" in Easel(desk).preset_names()
 
 
 def test_options_that_a_version_does_not_know_are_left_out():

@@ -42,16 +42,18 @@ def test_lines_that_cannot_be_used_are_named_with_the_reason() -> None:
             "ranges:IN04-IN08=0.5, OUT03=0",
             "chance:" + ONES.replace("1", "R"),
             ":1,1",
+            f"a=b:{ONES}",
         )
     )
     found = read_presets(text)
     assert list(found.presets) == ["mine", "ranges", "chance"]
     assert found.presets["mine"].startswith("0.5")
     said = {line.number: line.reason for line in found.skipped}
-    assert sorted(said) == [3, 4, 5, 7, 10]
+    assert sorted(said) == [3, 4, 5, 7, 10, 11]
     assert "16 values" in said[4]
     assert "OUT11" in said[5]
     assert "replaces" in said[7]
+    assert "name without" in said[11]
 
 
 def test_what_is_written_is_read() -> None:

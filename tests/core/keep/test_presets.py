@@ -30,6 +30,45 @@ def test_a_life_of_presets(book) -> None:
     assert [path.name for path in book.path.parent.iterdir()] == ["presets.txt"]
 
 
+def test_only_the_changed_line_is_touched(book) -> None:
+    flux = f"two:{','.join('1' * 61)}"
+    lines = [
+        "\ufeff# from a friend",
+        "",
+        f"one:{ONES}  # mine",
+        "no preset at all",
+        flux,
+        "two:ALL=0.5",
+        f"two:{ONES}",
+    ]
+    book.path.parent.mkdir()
+
+    def write(ending: str) -> None:
+        book.path.write_bytes(ending.join(lines).encode())
+
+    def left() -> list[str]:
+        return book.path.read_bytes().decode().splitlines()
+
+    for ending in ("\n", "\r\n"):
+        write(ending)
+        book.save("one", "ALL=0.25", overwrite=True)
+        changed = lines.copy()
+        changed[2] = "one:ALL=0.25  # mine"
+        assert book.path.read_bytes().decode() == ending.join(changed)
+        write(ending)
+        book.save("three", ONES)
+        assert book.path.read_bytes().decode() == ending.join([*lines, f"three:{ONES}", ""])
+        write(ending)
+        book.rename("two", "both")
+        assert left() == [*lines[:5], f"both:{ONES}"]
+        write(ending)
+        book.delete("two")
+        assert left() == lines[:5]
+        write(ending)
+        book.add_text(f"one:ALL=0\ntwo:{ONES}\n", overwrite=True)
+        assert left() == [*lines[:2], "one:ALL=0  # mine", *lines[3:]]
+
+
 def test_sharing(book, tmp_path) -> None:
     with pytest.raises(ConfigError, match="no preset of your own"):
         book.share(tmp_path / "all.txt")
