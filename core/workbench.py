@@ -12,7 +12,7 @@ from .adapters.blocks import ORDERS, block_order
 from .adapters.inspire import positions_of
 from .adapters.live import LiveNetwork
 from .adapters.presets import KNOWN_ELSEWHERE, preset_names
-from .adapters.tags import Dialect, Tag, write_tag
+from .adapters.tags import Dialect, Tag, tag_elsewhere, write_tag
 from .config.base import EMBEDDED, BaseConfig
 from .config.dataset import DatasetConfig
 from .config.recipe import Recipe
@@ -156,8 +156,6 @@ def tag_of(
 
     ConfigError for what the dialect can't say.
     """
-    whole = weights.along(block_order(family, network.blocks()))
-    vector, _, elements = whole.text().partition(";")
-    known = weights.label in KNOWN_ELSEWHERE and weights.label in preset_names(family)
-    tag = Tag(name=name, weights=weights.label if known else vector, elements=elements)
+    known = weights.label if weights.label in KNOWN_ELSEWHERE else ""
+    tag = tag_elsewhere(Tag(name=name), weights, family, network.blocks(), known)
     return write_tag(tag, dialect, family, positions_of(network.paths))

@@ -2,18 +2,21 @@
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import ConfigError
 from .block_weights import BlockWeights
+from .blocks import ORDERS, block_order
 from .inspire import inspire_vector
+from .presets import KNOWN_ELSEWHERE, PRESETS
 from .strength import Strength, Window
 
 _TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>")
 _NAMES = {"te", "unet", "dyn", "lbw", "w", "lbwe", "x", "start", "stop", "step"}
 _BLOCK = re.compile(r"(?:ALL|BASE|(?:IN|M|OUT)\d*)", re.IGNORECASE)
+_WITH_ATTENTION = 17  # values of a vector of the blocks that LoRA adapts in SD 1.x
 Dialect = Literal["lbw", "positional", "inspire"]
 
 
@@ -95,6 +98,25 @@ def read_tag(text: str) -> Tag:
         else:
             loose.append(part)
     return _tag(text, name, named, loose)
+
+
+def tag_elsewhere(
+    tag: Tag, chosen: BlockWeights, family: str, blocks: Collection[str], written: str = ""
+) -> Tag:
+    """Return the tag with block weights as lora-block-weight reads them, for these blocks.
+
+    written: how the weights were given. A preset of the extension's is kept by name where it means
+    the same there, and a vector as it is; all else becomes a vector. Rules for elements go apart.
+    """
+    name = written.partition(";")[0].strip()
+    vector, _, rules = chosen.along(block_order(family, blocks)).text().partition(";")
+    if name in KNOWN_ELSEWHERE:
+        # there it is a vector of 17, whatever the network: blocks without attention are at 0
+        there = dict(zip(ORDERS[_WITH_ATTENTION], PRESETS[name], strict=False))
+        is_kept = all(chosen.ratio(block) == there.get(block, 0.0) for block in blocks)
+    else:
+        is_kept = "=" not in name and name.count(",") > 1
+    return replace(tag, weights=name if is_kept else vector, elements=tag.elements or rules)
 
 
 def write_tag(

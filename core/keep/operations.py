@@ -10,14 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..adapters.block_weights import BlockWeights
-from ..adapters.blocks import block_order
 from ..adapters.decompose import RankRule
 from ..adapters.forms import Update
 from ..adapters.inspire import positions_of
 from ..adapters.live import blocks_of
-from ..adapters.presets import KNOWN_ELSEWHERE
 from ..adapters.strength import Strength
-from ..adapters.tags import Dialect, Tag, write_tag
+from ..adapters.tags import Dialect, Tag, tag_elsewhere, write_tag
 from ..config.recipe import Recipe
 from ..errors import ConfigError
 from ..events import Finding
@@ -266,7 +264,8 @@ def fold_files(
                 f"{merge.path} is for {file.family}, and {weights.path.name} is "
                 f"{weights.family.title}; give a checkpoint of its family"
             )
-        updates = updates_by_path(file, weights.layers, family)
+        whole = updates_by_path(file, weights.layers, family)
+        updates = {path: update.cut(merge.bake.dylora_rank) for path, update in whole.items()}
         ingredients.append(Ingredient(updates, merge.bake.strength(family)))
     return fold_into_checkpoint(
         weights, ingredients, output, precision=precision, overwrite=overwrite
@@ -274,7 +273,15 @@ def fold_files(
 
 
 def recipe_with_blocks(recipe: Recipe, weights: BlockWeights) -> Recipe:
-    """Return the recipe that trains again with the blocks that these weights leave on."""
+    """Return the recipe that trains again with the blocks that these weights leave on.
+
+    ConfigError where that is none of them, or rules for elements say more than blocks can.
+    """
+    if weights.elements:
+        raise ConfigError(
+            "these block weights have rules for elements, and a training takes whole blocks; leave "
+            f"out {','.join(rule.text() for rule in weights.elements)!r}"
+        )
     on = " ".join(block for block, ratio in weights.ratios if ratio != 0)
     if not on:
         raise ConfigError("these block weights turn every block off: nothing would be trained")
@@ -295,15 +302,9 @@ def tag_for(
     file = read_adapters(network)
     family = file.family or "sd1"
     chosen = tag.strength(family, seed=0, presets=presets).block_weights
-    if chosen is not None and tag.weights and not _is_read_elsewhere(tag.weights):
-        whole = chosen.along(block_order(family, blocks_of(file.layers)))
-        tag = replace(tag, weights=whole.text().partition(";")[0])
+    if chosen is not None and tag.weights:
+        tag = tag_elsewhere(tag, chosen, family, blocks_of(file.layers), tag.weights)
     return write_tag(tag, dialect, family, positions_of(file.layers))
-
-
-def _is_read_elsewhere(weights: str) -> bool:
-    """Whether lora-block-weight knows a preset's name, or it is a vector."""
-    return weights in KNOWN_ELSEWHERE or ("=" not in weights and weights.count(",") > 1)
 
 
 def _updates(file: AdapterFile, rank: int = 0) -> dict[str, Update]:

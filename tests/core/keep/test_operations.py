@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lora_loop.core.adapters.block_weights import BlockWeights
 from lora_loop.core.adapters.decompose import RankRule, best_factors, exact_factors, resized
 from lora_loop.core.adapters.forms import Update
-from lora_loop.core.adapters.tags import Tag
+from lora_loop.core.adapters.tags import Tag, read_tag
 from lora_loop.core.adapters.targets import find_targets
+from lora_loop.core.config import DatasetConfig, Recipe
 from lora_loop.core.errors import ConfigError, FileError
 from lora_loop.core.files.adapter_file import read_adapters, write_adapters
 from lora_loop.core.files.names import kohya_key, paths_by_key
@@ -20,6 +22,7 @@ from lora_loop.core.keep.operations import (
     extract_file,
     fold_files,
     merge_files,
+    recipe_with_blocks,
     resize_file,
     tag_for,
 )
@@ -172,6 +175,16 @@ def test_a_dylora_is_cut_before_it_is_baked(make_file, stored, tmp_path) -> None
     assert read_adapters(baked.file.path).metadata["ss_network_dim"] == "1"
 
 
+def test_a_dylora_is_cut_before_it_is_folded_in(make_file, stored, thin_checkpoint, tmp_path):
+    path, updates = make_file("lora")
+    merge = Merge(path=path, bake=Bake(weights="ALL", dylora_rank=1))
+    made = fold_files(str(thin_checkpoint), [merge], tmp_path / "folded.safetensors")
+    folded = StoredWeights(str(made.path))
+    for name, delta in wanted({n: u.cut(1) for n, u in updates.items()}, stored).items():
+        found = folded.tensor(name) - stored.tensor(name)
+        torch.testing.assert_close(found, delta.reshape(found.shape), rtol=1e-3, atol=1e-4)
+
+
 def test_merging_is_a_sum(make_file, stored, tmp_path) -> None:
     first, one = make_file("lora", 1, "one")
     second, two = make_file("loha", 2, "two")
@@ -311,3 +324,32 @@ def test_the_tag_for_a_file(make_file) -> None:
     assert tag_for(path, ranges, "inspire").startswith("<lora:net:1:1:LBW=1,1,1,")
     with pytest.raises(ConfigError, match="NOFACES"):
         tag_for(path, Tag(name="net", weights="NOFACES"))
+
+
+def test_a_presets_name_is_kept_where_it_means_the_same_elsewhere(make_file) -> None:
+    locon, _ = make_file("lora")  # it adapts blocks that a vector of 17 does not name
+    everything = tag_for(locon, Tag(name="net", weights="ALL"))
+    assert everything == f"<lora:net:1:lbw={','.join('1' * 26)}>"
+    own = {"INS": "ALL=0.5"}
+    assert tag_for(locon, Tag(name="net", weights="INS"), presets=own) == (
+        f"<lora:net:1:lbw={','.join(['0.5'] * 26)}>"
+    )
+    assert tag_for(locon, Tag(name="net", weights="NONE")) == "<lora:net:1:lbw=NONE>"
+
+
+def test_rules_for_elements_are_kept_apart(make_file) -> None:
+    path, _ = make_file("lora")
+    tag = tag_for(path, Tag(name="net", weights="INS; OUT03:attn2:0.5"))
+    assert tag == "<lora:net:1:lbw=INS:lbwe=OUT03:attn2:0.5>"
+    assert read_tag(tag).elements == "OUT03:attn2:0.5"
+    with pytest.raises(ConfigError, match="elements"):
+        tag_for(path, Tag(name="net", weights="INS; OUT03:attn2:0.5"), "inspire")
+
+
+def test_training_again_takes_whole_blocks() -> None:
+    recipe = Recipe(dataset=DatasetConfig(folder="."))
+    weights = BlockWeights.parse("M00=1, OUT03=0.5")
+    assert recipe_with_blocks(recipe, weights).network.blocks == "M00 OUT03"
+    for text, words in (("M00=1; OUT03:attn:0", "OUT03:attn:0"), ("NONE", "every block off")):
+        with pytest.raises(ConfigError, match=words):
+            recipe_with_blocks(recipe, BlockWeights.parse(text))
