@@ -37,7 +37,10 @@ def blocks(query: Query) -> dict[str, Any]:
 
 def vector(query: Query) -> dict[str, Any]:
     """Block weights as a user writes them, by block."""
-    weights = BlockWeights.parse(query.get("text", ""), query.get("family", "sd1"), seed=1)
+    seed = query.get("seed", "1")
+    if not seed.isdecimal():
+        raise ConfigError(f"seed is {seed!r}; it must be a whole number")
+    weights = BlockWeights.parse(query.get("text", ""), query.get("family", "sd1"), seed=int(seed))
     return {"blocks": dict(weights.ratios), "vector": weights.text()}
 
 

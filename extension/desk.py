@@ -168,6 +168,8 @@ class Desk:
         return self.board.submit("train", plan.path.name, self._training(recipe, start))
 
     def _training(self, recipe: Recipe, start: Start) -> Callable[[Controls], Path | None]:
+        say = Words(self.host.language())
+
         def work(controls: Controls) -> Path | None:
             self._prepare()
             dataset = self.dataset(recipe.dataset, controls)
@@ -178,7 +180,13 @@ class Desk:
                     plan, base, start=start, on_event=controls.on_event, stop=controls.stop
                 )
                 if trained.steps:
-                    session.write_loss_plot(trained, plan.path, controls.on_event)
+                    controls.attempt(
+                        lambda: session.write_loss_plot(trained, plan.path, controls.on_event),
+                        say(
+                            "The training is done and saved; its loss plot could not be written: ",
+                            "训练已完成并保存，但损失曲线未能写出：",
+                        ),
+                    )
                 live = Live(
                     number=next(self._numbers),
                     network=trained.network,

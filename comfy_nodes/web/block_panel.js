@@ -37,7 +37,8 @@ export function addBlockPanel(node, { app, api }) {
   };
   const read = async () => {
     const text = widgetOf(node, "chosen")?.value ?? "ALL";
-    const found = await ask(api, "/lora_loop/vector", { text, family: state.family });
+    const seed = String(widgetOf(node, "preview_seed")?.value ?? 1);
+    const found = await ask(api, "/lora_loop/vector", { text, seed, family: state.family });
     note.textContent = "";
     take(found.blocks);
   };

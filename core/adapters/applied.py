@@ -79,10 +79,6 @@ class AppliedNetwork(LiveNetwork):
         """Whether the network is attached to this base model."""
         return self._stack is not None and self._stack.is_attached_to(parts)
 
-    def is_alone(self) -> bool:
-        """Whether no other network is attached together with this one."""
-        return self._stack is None or len(self._stack.networks) == 1
-
     def _take_off(self) -> Callable[[Parts], None]:
         stack = self._stack
         if stack is None:

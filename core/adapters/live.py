@@ -110,10 +110,6 @@ class LiveNetwork:
         """Whether the network is attached to this base model."""
         raise NotImplementedError
 
-    def is_alone(self) -> bool:
-        """Whether no other network is attached together with this one."""
-        return True
-
     @contextmanager
     def suspended(self, parts: Parts) -> Iterator[None]:
         """Have the base model as it is without networks for the length of a with block.

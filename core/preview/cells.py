@@ -157,8 +157,12 @@ class CellPainter:
 
 @contextmanager
 def attached(base: BaseModel, live: LiveNetwork, wanted: LiveNetwork) -> Iterator[None]:
-    """Have `wanted` alone attached for the length of a with block, afterwards what was before."""
-    if wanted is live and live.is_alone() and live.is_attached_to(base.parts):
+    """Have `wanted` attached for the length of a with block, afterwards what was before.
+
+    Where it is attached already, also as one of a stack, all of that stays; other networks than
+    `live` are attached alone.
+    """
+    if wanted is live and live.is_attached_to(base.parts):
         yield
         return
     with live.suspended(base.parts), wanted.attached(base.parts):

@@ -75,19 +75,22 @@ def test_everything_is_put_back(base: BaseModel, network: Network) -> None:
         assert network.strength == before
 
 
-def test_networks_that_were_attached_together_are_put_back(
+def test_networks_that_are_attached_together_act_beside_it_and_stay(
     base: BaseModel, network: Network
 ) -> None:
     updates = {path: Update.of_factors(*own) for path, own in network.weights().items()}
-    one, other = AppliedNetwork(updates), AppliedNetwork(updates)
-    alone = render_grid(base, one, request("ALL", "NONE"))
+    one, other, third = (AppliedNetwork(updates) for _ in range(3))
+    alone = render_grid(base, third, request("ALL", "NONE"))
     with AppliedStack([one, other]).attached(base.parts):
         other.set_strength(0.5, 0.5)
+        both = draw(base, PROMPTS, FAST)
         grid = render_grid(base, one, request("ALL", "NONE"))
-        assert all(map(same, grid.cells[0], alone.cells[0]))
-        for each in (one, other):
-            assert each.is_attached_to(base.parts)
-            assert not each.is_alone()
+        assert same(grid.cells[0][0], both[0])
+        assert not same(grid.cells[0][1], alone.cells[0][1])
+        with one.suspended(base.parts):
+            again = render_grid(base, third, request("ALL", "NONE"))
+        assert all(map(same, again.cells[0], alone.cells[0]))
+        assert all(each.is_attached_to(base.parts) for each in (one, other))
         assert other.strength.unet == 0.5
     assert not one.is_attached_to(base.parts)
 
