@@ -3,23 +3,27 @@
     python bench/previews.py --algorithm loha --vectors 30 --steps 20
 
 On the embedded model, variants taking turns picture by picture: without a network, with a network
-whose weights stay, and with other block weights for each picture. The processor's own time is
-counted, which other programs on the machine do not change. Printed, and with --output written as
-one line of JSON.
+whose weights stay, and with other block weights for each picture. Then, in turn with as many plain
+pictures, the cells of grids over the same weights with a network as a training leaves it. The
+processor's own time is counted, which other programs on the machine do not change. Printed, and
+with --output written as one line of JSON.
 """
 
 import argparse
 import importlib.util
+import itertools
 import json
 import platform
 import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from step import load_package
 
+_CELLS = 10  # of one grid
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -78,6 +82,7 @@ def measure(algorithm: str, vectors: int, steps: int) -> dict[str, object]:
             seconds["many"][-1] += changed
             network.set_strength()
     plain, one, many = (statistics.median(seconds[name]) for name in ("plain", "one", "many"))
+    beside, cells = grids(base, weights, settings)
     return {
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -89,7 +94,45 @@ def measure(algorithm: str, vectors: int, steps: int) -> dict[str, object]:
         "one_over_plain": round(one / plain, 4),
         "many_over_one": round(many / one, 4),
         "many_over_plain": round(many / plain, 4),
+        "cell_of_a_grid_over_plain": round(cells / beside, 4),
     }
+
+
+def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float]:
+    """Medians of the seconds of a plain picture, and of a grid's cell with other weights."""
+    from lora_loop.core import session
+    from lora_loop.core.adapters.network import Network
+    from lora_loop.core.adapters.targets import find_targets
+    from lora_loop.core.config.recipe import NetworkConfig
+    from lora_loop.core.events import CellDrawn
+    from lora_loop.core.preview.grid import GridRequest
+    from lora_loop.core.preview.sampling import Prompt, draw
+
+    network = Network.create(find_targets(base.parts), NetworkConfig(rank=16), seed=0)
+    prompt, plain, cells = Prompt("a red circle"), [], []
+    chance = torch.Generator().manual_seed(1)
+    network.load_parameters(
+        {
+            name: 0.05 * torch.randn(own.shape, generator=chance)
+            for name, own in network.named_parameters().items()
+        }
+    )
+    for start in range(0, len(weights), _CELLS):
+        chosen = tuple(weights[start : start + _CELLS])
+        for _ in chosen:
+            began = time.process_time()
+            draw(base, [prompt], settings)
+            plain.append(time.process_time() - began)
+        ends: list[float] = []
+
+        def listen(event: object, ends: list[float] = ends) -> None:
+            if isinstance(event, CellDrawn):
+                ends.append(time.process_time())
+
+        request = GridRequest(prompts=(prompt,), presets=chosen, settings=settings)
+        session.preview(base, network, request, listen)
+        cells += [later - earlier for earlier, later in itertools.pairwise(ends)]
+    return statistics.median(plain), statistics.median(cells)
 
 
 def random_updates():

@@ -3,8 +3,11 @@
 import statistics
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy import ndimage
 
 from lora_loop.core import session, study
 from lora_loop.core.adapters.applied import AppliedNetwork
@@ -14,11 +17,12 @@ from lora_loop.core.config.recipe import NetworkConfig, TrainingConfig
 from lora_loop.core.demo.run import GUIDANCE, demo_recipe
 from lora_loop.core.demo.subject import subject_prompts
 from lora_loop.core.models.networks import open_applied
-from lora_loop.core.preview.sampling import DrawSettings, Prompt
+from lora_loop.core.preview.sampling import DrawSettings, Prompt, draw
 
 pytestmark = pytest.mark.slow
 
 CHOSEN = {"IN02", "OUT08"}
+UNSEEN = 0.1  # how far seeds that nobody has seen may be from a promised share
 NOISE = 0.5  # of a trained layer's change, relative to the weight
 SETTINGS = DrawSettings(steps=12, guidance=GUIDANCE, batch_size=8)
 
@@ -51,6 +55,48 @@ def change(update: Update, layer: torch.nn.Module) -> float:
     delta = update.delta(weight)
     assert delta is not None
     return float(delta.norm() / weight.norm())
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The base, and the demo's own network."""
+    recipe = demo_recipe(tmp_path_factory.mktemp("demo"))
+    base = session.open_base(recipe.base, recipe.memory, torch.device("cpu"))
+    return base, session.run(session.make_plan(recipe), base).network
+
+
+def head(picture: Image.Image) -> Image.Image:
+    """A detector of the mascot's head: white where it is."""
+    pixels = np.asarray(picture.convert("RGB"), np.float32)
+    red, green, blue = np.moveaxis(pixels, 2, 0)
+    body = (np.minimum(green, blue) - red > 70) & (np.minimum(green, blue) > 120)
+    closed = ndimage.binary_fill_holes(ndimage.binary_closing(body, iterations=2))
+    return Image.fromarray(ndimage.binary_dilation(closed, iterations=3).astype("uint8") * 255)
+
+
+def test_a_suggestion_keeps_what_it_promised(demo):
+    base, network = demo
+    prompts = tuple(Prompt(text) for text in subject_prompts()[:3])
+    part = study.Part(find=head)
+    request = study.SuggestionRequest(prompts=prompts, inside=0.6, outside=0.8, settings=SETTINGS)
+    found = study.suggest_weights(base, network, request, part)
+    assert found.held
+    assert found.reached
+    # drawn anew, with seeds that neither the search nor its own proof has seen
+    pictures, heads = [], None
+    with network.attached(base.parts):
+        for weights in ("NONE", "ALL", found.weights.text()):
+            network.set_strength(block_weights=session.BlockWeights.parse(weights))
+            drawn = draw(base, prompts, replace(SETTINGS, seed=50))
+            pictures.append(np.stack([np.asarray(picture, float) for picture in drawn]))
+            if weights == "ALL":
+                heads = np.stack([np.asarray(head(picture)) > 0 for picture in drawn])
+    assert heads is not None
+    none, whole, chosen = pictures
+    for where, promised in ((heads, found.promised.inside), (~heads, found.promised.outside)):
+        change = (whole - none)[where]
+        share = float((change * (chosen - none)[where]).sum() / (change**2).sum())
+        assert abs(share - promised) < UNSEEN
 
 
 def test_measures_rank_the_blocks_first_that_were_trained(planted):
