@@ -71,27 +71,26 @@ def edited(text: str, name: str, new: tuple[str, str] | None) -> str:
     new: the name and the text that it gets; None takes the preset out. A name that is not in the
     file is added at its end. Of several lines of one name the last one, which counts, is changed.
     """
-    lines = text.splitlines(keepends=True)
+    mark = _MARK if text.startswith(_MARK) else ""
+    lines = text.removeprefix(_MARK).splitlines(keepends=True)
     places = [
         place
         for place, (own, colon, body) in enumerate(map(_taken_apart, lines))
         if own == name and colon and not _fault(own, body)
     ]
     if new is None:
-        return "".join(line for place, line in enumerate(lines) if place not in places)
+        return mark + "".join(line for place, line in enumerate(lines) if place not in places)
     written = f"{new[0]}:{new[1]}"
     ending = "\r\n" if "\r\n" in text else "\n"
     if not places:
-        gap = ending if text.removeprefix(_MARK) and not lines[-1].endswith(("\n", "\r")) else ""
+        gap = ending if lines and not lines[-1].endswith(("\n", "\r")) else ""
         return f"{text}{gap}{written}{ending}"
     *earlier, last = places
-    line = lines[last]
-    mark = _MARK if line.startswith(_MARK) else ""
-    content = line.rstrip("\r\n")
+    content = lines[last].splitlines()[0]
     comment = f"  {content[content.index('#') :]}" if "#" in content else ""
-    lines[last] = f"{mark}{written}{comment}{line[len(content) :]}"
+    lines[last] = f"{written}{comment}{lines[last][len(content) :]}"
     renamed = earlier if new[0] != name else []  # an earlier one of the old name would come back
-    return "".join(line for place, line in enumerate(lines) if place not in renamed)
+    return mark + "".join(line for place, line in enumerate(lines) if place not in renamed)
 
 
 def check_preset(name: str, body: str) -> None:
@@ -100,6 +99,8 @@ def check_preset(name: str, body: str) -> None:
         raise ConfigError(f"a preset can't be called {name!r}: {reason}")
     if reason := _fault(name, body):
         raise ConfigError(f"preset {name}: {reason}")
+    if read_presets(f"{name}:{body}").presets != {name: body}:
+        raise ConfigError(f"preset {name!r}: write its name and its values on one line, without #")
 
 
 def read_element_presets(text: str) -> dict[str, str]:
@@ -135,7 +136,7 @@ def fitting_families(body: str) -> tuple[str, ...]:
 
 def _taken_apart(line: str) -> tuple[str, str, str]:
     """A line's name, colon and text, without its comment; all empty where it says nothing."""
-    content = line.removeprefix(_MARK).partition("#")[0].strip()
+    content = line.replace(_MARK, "").partition("#")[0].strip()
     name, colon, body = (part.strip() for part in content.partition(":"))
     return name, colon, body
 

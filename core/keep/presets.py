@@ -41,6 +41,7 @@ class PresetBook:
 
     def save(self, name: str, text: str, *, overwrite: bool = False) -> None:
         """Add a preset, or replace one. ConfigError for a name that is taken, or a wrong text."""
+        text = text.strip()
         check_preset(name, text)
         own = self.presets()
         if name in own and not overwrite:

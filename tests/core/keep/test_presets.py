@@ -16,7 +16,7 @@ def book(tmp_path) -> PresetBook:
 def test_a_life_of_presets(book) -> None:
     assert book.presets() == {}
     book.save("soft", "ALL=0.5")
-    book.save("mine", ONES)
+    book.save("mine", f"{ONES}\n")
     with pytest.raises(ConfigError, match="exists already"):
         book.save("soft", ONES)
     book.save("soft", "ALL=0.25", overwrite=True)
@@ -69,6 +69,14 @@ def test_only_the_changed_line_is_touched(book) -> None:
         assert left() == [*lines[:2], "one:ALL=0  # mine", *lines[3:]]
 
 
+def test_a_files_mark_and_its_other_ends_of_lines_stay(book) -> None:
+    book.path.parent.mkdir()
+    book.path.write_bytes(f"\ufeff柔和:{ONES}\ntwo:ALL=1\u2028three:{ONES}\n".encode())
+    book.delete("柔和")
+    book.save("two", "ALL=0.5", overwrite=True)
+    assert book.path.read_bytes().decode() == f"\ufefftwo:ALL=0.5\u2028three:{ONES}\n"
+
+
 def test_sharing(book, tmp_path) -> None:
     with pytest.raises(ConfigError, match="no preset of your own"):
         book.share(tmp_path / "all.txt")
@@ -95,6 +103,9 @@ def test_what_cannot_be_done_changes_nothing(book, tmp_path) -> None:
     for action, words in (
         (lambda: book.save("two", "1,2,3"), "3 values"),
         (lambda: book.save("a:b", ONES), "can't be called"),
+        (lambda: book.save("two", f"1,1,\n{ONES[4:]}"), "on one line"),
+        (lambda: book.save("two", "ALL=1; OUT03:a#b:0.5"), "without #"),
+        (lambda: book.save("t\u2028wo", ONES), "on one line"),
         (lambda: book.rename("two", "three"), "no preset 'two'"),
         (lambda: book.rename("one", "a#b"), "can't be called"),
         (lambda: book.delete("two"), "there are one"),
