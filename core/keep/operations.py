@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..adapters.block_weights import BlockWeights
+from ..adapters.blocks import every_block
 from ..adapters.decompose import RankRule
 from ..adapters.forms import Update
 from ..adapters.inspire import positions_of
@@ -275,14 +276,21 @@ def fold_files(
 def recipe_with_blocks(recipe: Recipe, weights: BlockWeights) -> Recipe:
     """Return the recipe that trains again with the blocks that these weights leave on.
 
-    ConfigError where that is none of them, or rules for elements say more than blocks can.
+    Rules for all elements of a block count. ConfigError where no block is left, or rules for some
+    elements say more than blocks can.
     """
-    if weights.elements:
+    partial = [rule.text() for rule in weights.elements if rule.elements]
+    if partial:
         raise ConfigError(
             "these block weights have rules for elements, and a training takes whole blocks; leave "
-            f"out {','.join(rule.text() for rule in weights.elements)!r}"
+            f"out {','.join(partial)!r}"
         )
-    on = " ".join(block for block, ratio in weights.ratios if ratio != 0)
+    rules = weights.elements[::-1]  # the last one that matches counts
+    on = " ".join(
+        block
+        for block in every_block("sd1")  # SDXL's are the first of them
+        if next((r.ratio for r in rules if r.matches(block, "")), weights.ratio(block)) != 0
+    )
     if not on:
         raise ConfigError("these block weights turn every block off: nothing would be trained")
     return replace(recipe, network=replace(recipe.network, blocks=on))
@@ -303,7 +311,12 @@ def tag_for(
     family = file.family or "sd1"
     chosen = tag.strength(family, seed=0, presets=presets).block_weights
     if chosen is not None and tag.weights:
-        tag = tag_elsewhere(tag, chosen, family, blocks_of(file.layers), tag.weights)
+        own = BlockWeights.parse(tag.weights, family, x=tag.x, seed=0, presets=presets)
+        if own.elements:
+            tag = replace(tag, elements="")  # they are among the chosen ones, after these
+        written = re.split("[;；]", tag.weights)[0]
+        written = re.split("[:：]", written)[-1]  # a label would end the tag's part
+        tag = tag_elsewhere(tag, chosen, family, blocks_of(file.layers), written)
     return write_tag(tag, dialect, family, positions_of(file.layers))
 
 

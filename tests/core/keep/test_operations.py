@@ -342,14 +342,35 @@ def test_rules_for_elements_are_kept_apart(make_file) -> None:
     tag = tag_for(path, Tag(name="net", weights="INS; OUT03:attn2:0.5"))
     assert tag == "<lora:net:1:lbw=INS:lbwe=OUT03:attn2:0.5>"
     assert read_tag(tag).elements == "OUT03:attn2:0.5"
+    both = Tag(name="net", weights="INS; OUT03:attn2:0.5", elements="M00:ff:0")
+    assert tag_for(path, both) == "<lora:net:1:lbw=INS:lbwe=OUT03:attn2:0.5,M00:ff:0>"
+    drawn = Tag(name="net", weights="INS", elements="M00:ff:R")
+    assert tag_for(path, drawn) == "<lora:net:1:lbw=INS:lbwe=M00:ff:R>"
     with pytest.raises(ConfigError, match="elements"):
         tag_for(path, Tag(name="net", weights="INS; OUT03:attn2:0.5"), "inspire")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "elements"),
+    [("mine:", "", ""), ("柔和：", "", ""), ("", "；M00:ff:0", ":lbwe=M00:ff:0")],
+)
+def test_a_vector_stands_in_a_tag_without_its_label(make_file, before, after, elements) -> None:
+    path, _ = make_file("lora")
+    vector = ",".join(["R"] + ["1"] * 25)
+    tag = tag_for(path, Tag(name="net", weights=f"{before}{vector}{after}"))
+    assert tag == f"<lora:net:1:lbw={vector}{elements}>"
 
 
 def test_training_again_takes_whole_blocks() -> None:
     recipe = Recipe(dataset=DatasetConfig(folder="."))
     weights = BlockWeights.parse("M00=1, OUT03=0.5")
     assert recipe_with_blocks(recipe, weights).network.blocks == "M00 OUT03"
-    for text, words in (("M00=1; OUT03:attn:0", "OUT03:attn:0"), ("NONE", "every block off")):
+    rules = BlockWeights.parse("M00=1, OUT03=0.5; OUT03::0,IN03::1,M00::0,M00::0.5")
+    assert recipe_with_blocks(recipe, rules).network.blocks == "IN03 M00"
+    for text, words in (
+        ("M00=1; OUT03:attn:0", "OUT03:attn:0"),
+        ("NONE", "every block off"),
+        ("M00=1; M00::0", "every block off"),
+    ):
         with pytest.raises(ConfigError, match=words):
             recipe_with_blocks(recipe, BlockWeights.parse(text))
