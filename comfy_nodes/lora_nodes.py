@@ -123,7 +123,7 @@ class SaveLoRA:
             written = graphwork.copy_network(
                 lora.path, path, precision, extra, keep_metadata=metadata
             )
-        size = f"{written.path.name}: {written.bytes / 2**20:.1f} MiB, {written.modules} layers"
+        size = f"{written.path.name}, {written.bytes / 2**20:.1f} MiB"  # the same in any language
         text = "\n".join((size, *notes))
         host.progress(unique_id).say(text)
         return {"ui": {"text": [text]}, "result": (str(written.path),)}
@@ -186,8 +186,8 @@ class BakeLoRA:
 
 def opened(host: Host, node: str | None, made: Baked) -> tuple[Lora, str]:
     """The new file as LORA, and its path; what its user should know is said on the node."""
-    for finding in made.findings:
-        host.progress(node).say(finding.text)
+    if made.findings:  # together, since a text takes the place of the last one
+        host.progress(node).say("\n".join(finding.text for finding in made.findings))
     return read_lora(made.file.path), str(made.file.path)
 
 

@@ -205,15 +205,15 @@ def test_saved_with_block_weights_the_metadata_is_as_chosen(host, lora, kept):
 
 
 def test_what_weights_turn_off_is_said_where_they_are_kept(host, lora, monkeypatch):
-    text = "these weights turn IN00 off"
-    monkeypatch.setattr(
-        "lora_loop.core.keep.operations.BlockWeights.finding",
-        lambda *_: Finding(level="warning", text=text),
-    )
+    texts = ["these weights turn IN00 off", "2 layers are kept in part"]
+    found = [Finding(level="warning", text=text) for text in texts]
+    operations = "lora_loop.core.keep.operations"
+    monkeypatch.setattr(f"{operations}.BlockWeights.finding", lambda *_: found[0])
+    monkeypatch.setattr(f"{operations}._findings", lambda *_: found[1:])
     SaveLoRA().save(lora, "part", "fp32", True, block_weights="M00=0.5")
-    assert text in host.shown.texts[-1]
+    assert host.shown.texts[-1].splitlines() == ["part.safetensors, 0.0 MiB", *texts]
     BakeLoRA().bake(lora, "flat", "M00=0.5", 1.0, 1.0, "fp32")
-    assert host.shown.texts[-1] == text
+    assert host.shown.texts[-1].splitlines() == texts
 
 
 def test_what_is_no_lora_is_refused(host):
