@@ -3,10 +3,10 @@
     python bench/previews.py --algorithm loha --vectors 30 --steps 20
 
 On the embedded model, variants taking turns picture by picture: without a network, with a network
-whose weights stay, and with other block weights for each picture. Then, in turn with as many plain
-pictures, the cells of grids over the same weights with a network as a training leaves it. The
-processor's own time is counted, which other programs on the machine do not change. Printed, and
-with --output written as one line of JSON.
+whose weights stay, and with other block weights for each picture. Then, with a trained network,
+which is computed beside the layers, the cells of grids over the same weights, in turn
+with as many pictures with one. The processor's own time is counted, which other programs on the
+machine do not change. Printed, and with --output written as one line of JSON.
 """
 
 import argparse
@@ -94,12 +94,12 @@ def measure(algorithm: str, vectors: int, steps: int) -> dict[str, object]:
         "one_over_plain": round(one / plain, 4),
         "many_over_one": round(many / one, 4),
         "many_over_plain": round(many / plain, 4),
-        "cell_of_a_grid_over_plain": round(cells / beside, 4),
+        "cell_of_a_grid_over_one": round(cells / beside, 4),
     }
 
 
 def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float]:
-    """Medians of the seconds of a plain picture, and of a grid's cell with other weights."""
+    """Medians of the seconds of a trained network's pictures: with one vector, and in grids."""
     from lora_loop.core import session
     from lora_loop.core.adapters.network import Network
     from lora_loop.core.adapters.targets import find_targets
@@ -109,7 +109,7 @@ def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float]:
     from lora_loop.core.preview.sampling import Prompt, draw
 
     network = Network.create(find_targets(base.parts), NetworkConfig(rank=16), seed=0)
-    prompt, plain, cells = Prompt("a red circle"), [], []
+    prompt, one, cells = Prompt("a red circle"), [], []
     chance = torch.Generator().manual_seed(1)
     network.load_parameters(
         {
@@ -119,10 +119,11 @@ def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float]:
     )
     for start in range(0, len(weights), _CELLS):
         chosen = tuple(weights[start : start + _CELLS])
-        for _ in chosen:
-            began = time.process_time()
-            draw(base, [prompt], settings)
-            plain.append(time.process_time() - began)
+        with network.attached(base.parts):
+            for _ in chosen:
+                began = time.process_time()
+                draw(base, [prompt], settings)
+                one.append(time.process_time() - began)
         ends: list[float] = []
 
         def listen(event: object, ends: list[float] = ends) -> None:
@@ -132,7 +133,7 @@ def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float]:
         request = GridRequest(prompts=(prompt,), presets=chosen, settings=settings)
         session.preview(base, network, request, listen)
         cells += [later - earlier for earlier, later in itertools.pairwise(ends)]
-    return statistics.median(plain), statistics.median(cells)
+    return statistics.median(one), statistics.median(cells)
 
 
 def random_updates():

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .forms import Update
 from .live import LiveNetwork
-from .network import Network
 from .strength import Strength
 from .targets import Parts, find_layers
 
@@ -243,24 +242,6 @@ class AppliedStack:
         if self._keeps:
             place.kept[id(network)] = delta
         return delta
-
-
-def summed(network: LiveNetwork, parts: Parts) -> LiveNetwork:
-    """Return the same network in sums, where they are exact and cost little memory, else itself.
-
-    Networks that are trained are computed beside the base's layers, which takes a picture of a
-    small model up to a third longer. The copy shares their factors; its strengths are its own.
-    """
-    if not isinstance(network, Network):
-        return network
-    weights = network.weights()
-    numbers = sum(len(own.up_OR) * own.down_RI[0].numel() for own in weights.values())
-    dtypes = {p.dtype for part in parts.values() for p in part.parameters()}
-    if numbers > KEPT_NUMBERS or dtypes != {torch.float32}:
-        return network
-    copy = AppliedNetwork({path: Update.of_factors(*own) for path, own in weights.items()})
-    copy.use(network.strength)
-    return copy
 
 
 def networks_on(parts: Parts) -> tuple[AppliedNetwork, ...]:

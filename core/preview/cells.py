@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ..adapters.applied import summed
 from ..adapters.blocks import BASE, block_of
 from ..adapters.live import LiveNetwork
 from ..adapters.strength import Strength
@@ -66,7 +65,6 @@ class CellPainter:
     def __init__(self, hand: Hand) -> None:
         self._hand = hand
         self._networks: dict[str, LiveNetwork] = {"": hand.network}
-        self._quick: dict[str, LiveNetwork] = {}
 
     def key(self, cell: Cell) -> Key:
         """Say what this cell's picture depends on."""
@@ -87,12 +85,6 @@ class CellPainter:
             self._networks[name] = self._hand.open_network(name)
         return self._networks[name]
 
-    def quick(self, name: str) -> LiveNetwork:
-        """Give the network of a cell in the form that draws quickest."""
-        if name not in self._quick:
-            self._quick[name] = summed(self.network(name), self._hand.base.parts)
-        return self._quick[name]
-
     def paint(self, cells: Iterable[tuple[Cell, Place | None]]) -> dict[Key, Image.Image]:
         """Draw every distinct cell, those that are first met first; stopped, what was drawn.
 
@@ -111,7 +103,7 @@ class CellPainter:
         try:
             for name, states in groupby(groups.items(), key=lambda one: one[0].network):
                 # closed at once, so that networks are put back where an event fails
-                with closing(self._paint_states(painter, self.quick(name), states)) as painted:
+                with closing(self._paint_states(painter, self.network(name), states)) as painted:
                     for key, picture in painted:
                         pictures[key] = picture
                         told = tuple(places[key])

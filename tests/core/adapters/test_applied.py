@@ -7,14 +7,12 @@ import torch
 from torch import nn
 
 from lora_loop.core.adapters import applied
-from lora_loop.core.adapters.applied import AppliedNetwork, AppliedStack, summed
+from lora_loop.core.adapters.applied import AppliedNetwork, AppliedStack
 from lora_loop.core.adapters.block_weights import BlockWeights
 from lora_loop.core.adapters.blocks import BASE, block_of
 from lora_loop.core.adapters.forms import Update
-from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.strength import Strength, Window
-from lora_loop.core.adapters.targets import find_layers, find_targets
-from lora_loop.core.config import NetworkConfig
+from lora_loop.core.adapters.targets import find_layers
 from lora_loop.core.errors import ConfigError
 
 ALGORITHMS = (
@@ -220,27 +218,3 @@ def test_strengths_that_fail_are_put_back(parts, random_updates, monkeypatch) ->
     with pytest.raises(RuntimeError), network.using(Strength(unet=0)):
         raise AssertionError("it was set")
     assert network.strength is former
-
-
-def test_a_trained_network_in_sums_is_the_same(parts) -> None:
-    network = Network.create(find_targets(parts), NetworkConfig(rank=2), seed=1)
-    chance = torch.Generator().manual_seed(2)
-    network.load_parameters(
-        {
-            name: torch.randn(p.shape, generator=chance)
-            for name, p in network.named_parameters().items()
-        }
-    )
-    network.set_strength(unet=0.5, block_weights=BlockWeights.parse("M00=0, BASE=1, IN01=0.5"))
-    before = answer(parts)
-    quick = summed(network, parts)
-    assert quick is not network
-    assert summed(quick, parts) is quick
-    with network.attached(parts):
-        beside = answer(parts)
-        assert summed(network, parts) is not network
-    with quick.attached(parts):
-        torch.testing.assert_close(answer(parts), beside, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(before, beside, rtol=1e-3)
-    half = {name: copy.deepcopy(part).half() for name, part in parts.items()}
-    assert summed(network, half) is network
