@@ -55,7 +55,7 @@ def test_a_new_page_shows_what_was_used_last(desk, recipe):
 def test_no_hidden_spinner_keeps_the_browser_busy(desk):
     with gr.Blocks() as page:
         Tab(desk)
-    handlers = page.get_config_file()["dependencies"]
+    handlers = page.get_config_file().get("dependencies", [])
     if "show_progress_on" not in handlers[0]:
         pytest.skip("this gradio has spinners on all outputs")
     hidden = [handler for handler in handlers if handler["show_progress"] == "hidden"]

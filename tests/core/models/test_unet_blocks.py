@@ -71,7 +71,7 @@ def test_our_blocks_give_diffusers_numbers(config, kernel) -> None:
         wanted = unet(*inputs()).sample
         assert_close(own(*inputs()).sample, wanted, rtol=1e-5, atol=1e-5)
         use_quick_layout(own, torch.device("cpu"), own_weights=True)
-        assert own.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+        assert own.get_parameter("conv_in.weight").is_contiguous(memory_format=torch.channels_last)
         assert_close(own(*inputs()).sample, wanted, rtol=1e-5, atol=1e-5)
 
 
