@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .forms import Update
 from .live import LiveNetwork
+from .lora import LoRALayer
 from .strength import Strength
 from .targets import Parts, find_layers
 
@@ -244,11 +245,15 @@ class AppliedStack:
         return delta
 
 
-def networks_on(parts: Parts) -> tuple[AppliedNetwork, ...]:
-    """Return the networks that act on a base model in sums."""
-    parameters = (parameter for part in parts.values() for parameter in part.parameters())
+def networks_on(parts: Parts) -> tuple[LiveNetwork, ...]:
+    """Return the networks that are attached to a base model."""
+    modules = [module for part in parts.values() for module in part.modules()]
+    layers = (module for module in modules if isinstance(module, LoRALayer))
+    found = {layer.owner: None for layer in layers if layer.owner is not None}
+    parameters = (p for module in modules for p in module.parameters(recurse=False))
     stacks = {p.stack: None for p in parameters if isinstance(p, AppliedParameter)}
-    return tuple(network for stack in stacks if stack is not None for network in stack.networks)
+    others = (network for stack in stacks if stack is not None for network in stack.networks)
+    return tuple(found | dict.fromkeys(others))
 
 
 def _places(path: str, module: nn.Module, stack: AppliedStack) -> list[_Place]:

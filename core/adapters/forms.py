@@ -36,11 +36,6 @@ class Update:
 
     tensors: Tensors
 
-    @classmethod
-    def of_factors(cls, down: Tensor, up: Tensor, alpha: float) -> "Update":
-        """Plain LoRA: down (rank, inputs, ...), up (outputs, rank, ...)."""
-        return cls({DOWN: down, UP: up, ALPHA: torch.tensor(alpha)})
-
     @property
     def form(self) -> "Form":
         """How the tensors are meant. ConfigError where they are no whole update."""

@@ -4,15 +4,20 @@ Shape suffixes: R rank, I input channels, O output channels. For a convolution t
 four dimensions, as in a network file: down (R, I, kh, kw), up (O, R, 1, 1).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from . import merged, updates
+
+if TYPE_CHECKING:
+    from .live import LiveNetwork
 
 
 class LoRAWeights(NamedTuple):
@@ -92,8 +97,10 @@ class LoRALayer(nn.Module):
     given (a Parameter is shared, not copied) and may be of a wider dtype than the base: they are
     cast for the computation, and their gradients come back in their own dtype. `place`: where a
     network keeps this layer's updated weight, for small layers; they compute in fp32 with it.
+    owner: the network that it is part of.
     """
 
+    owner: LiveNetwork | None = None
     place: tuple[merged.MergedBank, int] | None = None
 
     def __init__(self, base: nn.Module, weights: LoRAWeights, scale: float, strength: float = 1.0):

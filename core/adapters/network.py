@@ -156,6 +156,7 @@ class Network(LiveNetwork):
             _check_fit(path, base, weights)
             factors = LoRAWeights(*adapter.factors)
             layers[path] = wrap(base, factors, weights.scale, self.acting(path))
+            layers[path].owner = self
         self._layers = layers
         try:
             self._merge_small_layers()

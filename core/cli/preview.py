@@ -199,13 +199,14 @@ def _again(table: Table, file: Path) -> Table:
 
 
 def _request(options: argparse.Namespace, file: Path) -> GridRequest | XYZRequest:
-    axes = {name: _axis(name, getattr(options, name)) for name in "xyz" if getattr(options, name)}
-    weights = tuple(options.weights or (("ALL",) if axes else PreviewConfig().presets))
+    x, y, z = axes = [_axis(name, getattr(options, name)) for name in "xyz"]
+    over_axes = any(axis.kind != "none" for axis in axes)
+    weights = tuple(options.weights or (("ALL",) if over_axes else PreviewConfig().presets))
     settings = drawing_settings(options, presets=weights)
     session.check_preview(file, settings)
     drawing = draw_settings(options, settings)
     prompts = tuple(Prompt(text, settings.negative_prompt) for text in settings.prompts)
-    if not axes:
+    if not over_axes:
         if not prompts:
             raise ConfigError("preview needs --prompt, at least once")
         return GridRequest(
@@ -222,7 +223,9 @@ def _request(options: argparse.Namespace, file: Path) -> GridRequest | XYZReques
                 f"axis: --y {name.strip('-')} ..."
             )
     return XYZRequest(
-        **axes,
+        x=x,
+        y=y,
+        z=z,
         prompt=prompts[0] if prompts else Prompt("", settings.negative_prompt),
         weights=weights[0],
         value=options.value,
@@ -235,7 +238,9 @@ def _request(options: argparse.Namespace, file: Path) -> GridRequest | XYZReques
     )
 
 
-def _axis(name: str, given: list[str]) -> Axis:
+def _axis(name: str, given: list[str] | None) -> Axis:
+    if not given:
+        return Axis()
     for kind in AXES:
         if kind == given[0] != "none":
             return Axis(kind, tuple(given[1:]))

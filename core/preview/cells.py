@@ -125,7 +125,6 @@ class CellPainter:
             attached(self._hand.base, self._hand.network, network),
             network.using(network.strength),
         ):
-            painter.network = network
             for state, group in states:
                 keys = list(group)
                 off = Strength(unet=0, text_encoder=0)

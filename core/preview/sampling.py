@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..adapters.applied import networks_on
-from ..adapters.live import LiveNetwork
 from ..config.preview import PreviewConfig
 from ..diffusion.samplers import SampleRequest, sample
 from ..diffusion.schedule import NoiseSchedule, scaled_linear
@@ -98,13 +97,8 @@ class Stopped(Exception):  # noqa: N818 - not an error: the caller asked for it
 class Painter:
     """Draws with one base model and one set of settings, and encodes each text once.
 
-    on_step(n): called after each sampling step of n pictures; stop: asked before each.
-    """
-
-    network: LiveNetwork | None = None
-    """Told of each sampling step, since it may act in some of them only (`Window`).
-
-    Networks in sums are found by themselves; one that is trained is told where it stands here.
+    on_step(n): called after each sampling step of n pictures; stop: asked before each. Networks
+    that are attached are told of each step, since they may act in some of them only (`Window`).
     """
 
     def __init__(
@@ -187,8 +181,7 @@ class Painter:
 
     def _begin(self) -> Callable[[int], None]:
         """Make a function that tells a step to every network that is attached now."""
-        named = () if self.network is None else (self.network,)
-        networks = dict.fromkeys((*named, *networks_on(self._base.parts)))
+        networks = networks_on(self._base.parts)
 
         def begin(step: int) -> None:
             for network in networks:
@@ -245,18 +238,14 @@ def draw(
     settings: DrawSettings,
     on_event: OnEvent = ignore,
     stop: StopFlag = never,
-    network: LiveNetwork | None = None,
 ) -> list[Image.Image]:
     """Draw a picture for each prompt, with whatever networks are attached to `base`.
-
-    network: an attached one that is trained, where it acts in some of the sampling steps only.
 
     A picture depends on its prompt, its seed (`settings.seed` + its index) and the settings only.
     When stopped, the pictures that are done are returned.
     """
     progress = Progress(len(prompts) * settings.steps, on_event)
     painter = Painter(base, settings, progress.step, stop)
-    painter.network = network
     pictures: list[Image.Image] = []
     try:
         for picture in painter.paint_all(prompts):

@@ -9,6 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from lora_loop.core.adapters.forms import Update
 from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.config import NetworkConfig
@@ -70,6 +71,21 @@ def base(weights: dict[str, torch.nn.Module], tmp_path: Path) -> BaseModel:
         path=file, family=SD1, prediction="epsilon", zero_terminal_snr=False, resolution=64
     )
     return BaseModel(weights, facts)
+
+
+@pytest.fixture
+def updates(network: Network) -> dict[str, Update]:
+    """The same numbers, for networks in sums."""
+    return {
+        path: Update(
+            {
+                "lora_down.weight": own.down_RI,
+                "lora_up.weight": own.up_OR,
+                "alpha": torch.tensor(own.alpha),
+            }
+        )
+        for path, own in network.weights().items()
+    }
 
 
 @pytest.fixture

@@ -76,9 +76,8 @@ def test_everything_is_put_back(base: BaseModel, network: Network) -> None:
 
 
 def test_networks_that_are_attached_together_act_beside_it_and_stay(
-    base: BaseModel, network: Network
+    base: BaseModel, updates: dict[str, Update]
 ) -> None:
-    updates = {path: Update.of_factors(*own) for path, own in network.weights().items()}
     one, other, third = (AppliedNetwork(updates) for _ in range(3))
     alone = render_grid(base, third, request("ALL", "NONE"))
     with AppliedStack([one, other]).attached(base.parts):
@@ -102,9 +101,8 @@ def fail(event: Event) -> None:
 
 @pytest.mark.parametrize("in_decoding", [RuntimeError, None])
 def test_networks_attached_together_are_put_back_after_an_error(
-    base: BaseModel, network: Network, in_decoding: type[Exception] | None
+    base: BaseModel, updates: dict[str, Update], in_decoding: type[Exception] | None
 ) -> None:
-    updates = {path: Update.of_factors(*own) for path, own in network.weights().items()}
     one, other = AppliedNetwork(updates), AppliedNetwork(updates)
     with AppliedStack([one, other]).attached(base.parts):
         one.set_strength(0.75)

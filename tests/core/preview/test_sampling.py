@@ -132,16 +132,14 @@ def test_an_attached_network_keeps_its_gradients(base: BaseModel, network: Netwo
     assert all(factor.grad is not None for factor in network.named_parameters().values())
 
 
-def of_the_unet(network: Network) -> AppliedNetwork:
-    updates = {path: Update.of_factors(*own) for path, own in network.weights().items()}
-    return AppliedNetwork({path: updates[path] for path in updates if path.startswith("unet.")})
-
-
-def test_networks_act_in_their_steps_alone(base: BaseModel, network: Network) -> None:
+def test_networks_act_in_their_steps_alone(
+    base: BaseModel, network: Network, updates: dict[str, Update]
+) -> None:
     prompts, settings = [Prompt("a cat")], replace(FAST, steps=2)
     never, second = (Strength(text_encoder=0, window=Window(start)) for start in (9, 2))
     (plain,) = draw(base, prompts, settings)
-    one, other = of_the_unet(network), of_the_unet(network)
+    of_the_unet = {path: own for path, own in updates.items() if path.startswith("unet.")}
+    one, other = AppliedNetwork(of_the_unet), AppliedNetwork(of_the_unet)
     with AppliedStack([one, other]).attached(base.parts):
         pictures = []
         for strengths in ((never, never), (second, never), (never, second), (second, second)):
@@ -156,7 +154,7 @@ def test_networks_act_in_their_steps_alone(base: BaseModel, network: Network) ->
     with one.attached(base.parts), one.using(second):
         assert same(draw(base, prompts, settings)[0], pictures[1])
     with network.attached(base.parts), network.using(never):
-        assert same(draw(base, prompts, settings, network=network)[0], plain)
+        assert same(draw(base, prompts, settings)[0], plain)
 
 
 def test_seeds_go_on_from_zero_after_the_largest(base: BaseModel) -> None:
