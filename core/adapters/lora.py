@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -206,6 +206,28 @@ def merged_weight(layers: Sequence[nn.Module], *, biased: bool = False) -> Tenso
         if layer.scale * layer.strength == 0 or (layer.bias is not None and not biased):
             return None
     return bank.span(index, len(layers))
+
+
+def merged_memory(layers: Sequence[nn.Module]) -> dict[Any, Any] | None:
+    """Bring the layers' updated weights up to date, and give a place to keep what is made of them.
+
+    The same place as long as `merged_weight` gives the same tensors for these layers, else an
+    empty one. None where a layer is not merged, or not trained now.
+    """
+    if not torch.is_grad_enabled():
+        return None
+    state: list[object] = []
+    for layer in layers:
+        if not isinstance(layer, LoRALayer) or layer.place is None or not layer.place[0].collects:
+            return None
+        layer.place[0].refresh()
+        state += (id(layer), layer.place[0].epoch)
+    first = layers[0]
+    if not isinstance(first, LoRALayer) or first.place is None:
+        return None
+    if updates.autocast_dtype(first.weight.device.type) is not None:
+        return None
+    return first.place[0].memory.setdefault(tuple(state), {})
 
 
 def check_fit(base: nn.Module, weights: LoRAWeights) -> None:

@@ -17,7 +17,7 @@ Shape suffixes: L layers, R rank, I inputs of a layer, O its outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +59,9 @@ class MergedBank:
     """The updated weights of layers with equal shapes.
 
     version: tells whether the factors have changed. While `collects` is set, the weights are
-    autograd's leaves, and `settle` turns their gradients into those of the factors.
+    autograd's leaves, and `settle` turns their gradients into those of the factors. As long as
+    `epoch` stays, so do the tensors that `weight` and `span` give, with ever new numbers.
+    memory: for what users of these weights make of them, emptied when the epoch ends.
     """
 
     def __init__(self, bank: Bank, bases: Sequence[nn.Module], version: Callable[[], int]) -> None:
@@ -75,6 +77,7 @@ class MergedBank:
         self._gradients_LOI: Tensor | None = None
         self._leaves = [self._leaf(index, 1) for index in range(len(bases))]
         self._spans: dict[tuple[int, int], Tensor] = {}
+        self.epoch, self.memory = object(), dict[Any, dict[Any, Any]]()
 
     @property
     def collects(self) -> bool:
@@ -86,6 +89,7 @@ class MergedBank:
         self._gradients_LOI = torch.zeros_like(self._weights_LOI) if wanted else None
         self._spans.clear()
         self._leaves = [self._leaf(index, 1) for index in range(len(self._bases_LOI))]
+        self.epoch, self.memory = object(), {}
 
     def set_multipliers(self, multipliers: Sequence[float]) -> None:
         """Set scale * strength of each layer.
@@ -99,15 +103,16 @@ class MergedBank:
         self._multipliers = chosen
         self._common = multipliers[0] if len(set(multipliers)) == 1 else None
         self._stamp = -1
+        self.epoch, self.memory = object(), {}
 
     def weight(self, index: int) -> Tensor:
         """The updated weight (O, I) of a layer, fp32."""
-        self._refresh()
+        self.refresh()
         return self._leaves[index]
 
     def span(self, index: int, count: int) -> Tensor:
         """The updated weights of `count` layers one below the other, (count * O, I), fp32."""
-        self._refresh()
+        self.refresh()
         if (index, count) not in self._spans:
             self._spans[index, count] = self._leaf(index, count)
         return self._spans[index, count]
@@ -120,7 +125,8 @@ class MergedBank:
             leaf.requires_grad_(True).grad = gradient
         return leaf
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Compute the updated weights where factors or multipliers have changed."""
         if self._stamp != (version := self._version()):
             up_LOR, factor = self._up_LOR, self._common  # noqa: N806
             if factor is None:

@@ -9,8 +9,10 @@ from torch import nn
 
 from .keymaps import TextLayout
 from .layouts import SIZE_CHANNELS, Layout, text_heads
+from .small_residual import Packed
 from .tokenizer import END, START, TOKENS, VOCABULARY
 from .unet_blocks import (
+    ResidualBlock,
     fused_attention,
     head_size,
     plain_attention,
@@ -125,6 +127,9 @@ def use_quick_layout(unet: nn.Module, device: torch.device, own_weights: bool) -
     if not _is_small(unet, device):
         return
     unet.get_submodule("conv_in").register_forward_pre_hook(_by_channels)
+    for module in unet.modules():
+        if isinstance(module, ResidualBlock):
+            module.packed = Packed()
     for module in unet.modules() if own_weights else ():
         if isinstance(module, nn.Conv2d):
             weight = module.weight.detach().contiguous(memory_format=torch.channels_last)

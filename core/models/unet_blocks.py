@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..adapters.lora import project
-from .small_block import block_tensors, small_block
+from .small_residual import Packed, small_residual
+from .small_transformer import small_transformer, transformer_tensors
 
 _UNKNOWN = ("attention_mask", "encoder_attention_mask", "class_labels", "cross_attention_kwargs")
 
@@ -106,10 +107,6 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, kernel: AttentionKernel) -> Tensor:
         """(B, N, C) to (B, N, C); context: (B, M, C of the text)."""
-        if kernel is plain_attention and torch.is_grad_enabled():
-            tensors = block_tensors(self)
-            if tensors is not None:
-                return small_block(x, context, tensors)
         x = x + self.attn1(self.norm1(x), None, kernel)
         x = x + self.attn2(self.norm2(x), context, kernel)
         return x + self.ff(self.norm3(x))
@@ -124,9 +121,14 @@ class ResidualBlock(nn.Module):
         self.time_emb_proj = source.time_emb_proj
         self.norm2, self.conv2 = source.norm2, source.conv2
         self.conv_shortcut = source.conv_shortcut
+        self.packed: Packed | None = None  # set for a small U-Net, whose training it quickens
 
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         """(B, C in, h, w) to (B, C out, h, w); temb: (B, 4 C of the first level)."""
+        if self.packed is not None and torch.is_grad_enabled():
+            tensors = self.packed.of(self, x)
+            if tensors is not None:
+                return small_residual(x, self.time_emb_proj(F.silu(temb)), tensors)
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = hidden + self.time_emb_proj(F.silu(temb))[:, :, None, None]
         hidden = self.conv2(F.silu(self.norm2(hidden)))
@@ -155,6 +157,10 @@ class SpatialTransformer(nn.Module):
         given = [name for name in _UNKNOWN if others.get(name) is not None]
         if given:
             raise ValueError(f"these transformers do not know {', '.join(given)}")
+        if self.kernel is plain_attention and torch.is_grad_enabled():
+            tensors = transformer_tensors(self)
+            if tensors is not None:
+                return (self._run(small_transformer, x, encoder_hidden_states, tensors),)
         shape, bypass = x.shape, x
         x = self.norm(x)
         if self.is_linear:
@@ -162,17 +168,17 @@ class SpatialTransformer(nn.Module):
         else:
             x = self.proj_in(x).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
-            x = self._run(block, x, encoder_hidden_states)
+            x = self._run(block, x, encoder_hidden_states, self.kernel)
         if self.is_linear:
             x = self.proj_out(x).transpose(1, 2).reshape(shape)
         else:
             x = self.proj_out(x.transpose(1, 2).reshape(shape))
         return (x + bypass,)
 
-    def _run(self, block: nn.Module, x: Tensor, context: Tensor) -> Tensor:
+    def _run(self, block: Callable[..., Tensor], *given: Any) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, context, self.kernel, use_reentrant=False)
-        return block(x, context, self.kernel)
+            return checkpoint(block, *given, use_reentrant=False)
+        return block(*given)
 
 
 def use_lean_modules(unet: nn.Module) -> None:

@@ -11,8 +11,7 @@ from torch.testing import assert_close
 from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.config import NetworkConfig
-from lora_loop.core.models import small_block as small
-from lora_loop.core.models import unet_blocks
+from lora_loop.core.models import small_residual, small_transformer, unet_blocks
 from lora_loop.core.models.build import use_quick_layout
 from lora_loop.core.models.unet_blocks import (
     fused_attention,
@@ -97,9 +96,9 @@ def calls(monkeypatch) -> list[int]:
 
     def counted(*arguments):
         made.append(1)
-        return small.small_block(*arguments)
+        return small_transformer.small_transformer(*arguments)
 
-    monkeypatch.setattr(unet_blocks, "small_block", counted)
+    monkeypatch.setattr(unet_blocks, "small_transformer", counted)
     return made
 
 
@@ -113,7 +112,7 @@ def test_the_backward_pass_by_hand_gives_autograds_gradients(
     with gradient_checkpointing([own], checkpointed):
         found, found_context = trained_gradients(own, context)
     assert len(calls) == 16 * (1 + checkpointed)
-    monkeypatch.setattr(unet_blocks, "block_tensors", lambda _block: None)
+    monkeypatch.setattr(unet_blocks, "transformer_tensors", lambda _block: None)
     wanted, wanted_context = trained_gradients(own, context)
     assert len(calls) == 16 * (1 + checkpointed)
     assert_close(found_context, wanted_context, rtol=1e-4, atol=1e-6)
@@ -137,3 +136,96 @@ def test_a_block_whose_strength_is_zero_is_not_merged(calls) -> None:
         assert not calls
         own(*inputs())
         assert len(calls) == 16
+
+
+@pytest.fixture
+def packed(monkeypatch) -> list[int]:
+    """How often a residual block was computed by hand."""
+    made: list[int] = []
+
+    def counted(*arguments):
+        made.append(1)
+        return small_residual.small_residual(*arguments)
+
+    monkeypatch.setattr(unet_blocks, "small_residual", counted)
+    if not small_residual.can_pack():
+        pytest.skip("this torch has no oneDNN")
+    return made
+
+
+def input_gradient(unet: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
+    latents = latents.clone().requires_grad_()
+    predicted = unet(latents, *inputs()[1:]).sample
+    predicted.square().mean().backward()
+    assert latents.grad is not None
+    return predicted.detach(), latents.grad
+
+
+@pytest.mark.parametrize("own_weights", [False, True])
+@pytest.mark.parametrize("size", [(16, 8), (8, 8), (24, 40)])
+def test_residual_blocks_by_hand_give_diffusers_numbers_and_gradients(
+    packed, own_weights, size
+) -> None:
+    unet = make_unet()
+    own = lean(unet)
+    set_attention(own, plain_attention)
+    use_quick_layout(own, torch.device("cpu"), own_weights=own_weights)
+    for height, width in (size, size[::-1]):  # packed for one size, right for another
+        latents = torch.randn(2, 4, height, width, generator=torch.Generator().manual_seed(3))
+        wanted, gradient = input_gradient(unet, latents)
+        found, own_gradient = input_gradient(own, latents)
+        assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        assert_close(own_gradient, gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
+    assert len(packed) == 2 * 22
+
+
+def test_residual_blocks_follow_weights_that_change(packed) -> None:
+    unet = make_unet()
+    own = lean(unet)
+    use_quick_layout(own, torch.device("cpu"), own_weights=False)
+    before, _ = input_gradient(own, inputs()[0])
+    for network in (unet, own):
+        with torch.no_grad():
+            first = next(m for n, m in network.named_modules() if n == "mid_block.resnets.0.conv2")
+            first.weight.mul_(3)
+        block = network.get_submodule("up_blocks.3.resnets.1.conv1")
+        block.weight = nn.Parameter(block.weight * 2, requires_grad=False)
+    found, _ = input_gradient(own, inputs()[0])
+    assert (found - before).abs().max() > 1e-3
+    assert_close(found, input_gradient(unet, inputs()[0])[0], rtol=1e-4, atol=1e-5)
+    assert_close(input_gradient(deepcopy(own), inputs()[0])[0], found, rtol=0, atol=0)
+    assert packed
+
+
+def test_residual_blocks_with_adapters_or_under_autocast_are_not_computed_by_hand(packed) -> None:
+    own = lean(make_unet())
+    use_quick_layout(own, torch.device("cpu"), own_weights=True)
+    config = NetworkConfig(rank=2, alpha=2, conv_rank=2, text_encoder=False)
+    network = Network.create(find_targets({"unet": own}), config, seed=2)
+    with network.attached({"unet": own}), network.training():
+        own(*inputs())
+    assert not packed
+    with torch.autocast("cpu", torch.bfloat16):
+        own(*inputs())
+    assert not packed
+    with torch.no_grad():
+        own(*inputs())
+    assert not packed
+    own(*inputs())
+    assert len(packed) == 22
+
+
+def test_residual_blocks_by_hand_in_half_precision(packed) -> None:
+    unet = make_unet()
+    wanted, gradient = input_gradient(unet, inputs()[0])
+    own = lean(unet).to(torch.bfloat16)
+    use_quick_layout(own, torch.device("cpu"), own_weights=True)
+    latents, timestep, context = inputs()
+    latents = latents.to(torch.bfloat16).requires_grad_()
+    found = own(latents, timestep, context.to(torch.bfloat16)).sample
+    assert found.dtype == torch.bfloat16
+    found.float().square().mean().backward()
+    assert len(packed) == 22
+    assert_close(found.float(), wanted, rtol=0, atol=0.05 * float(wanted.abs().max()))
+    alike = torch.cosine_similarity(latents.grad.float().flatten(), gradient.flatten(), dim=0)
+    assert alike > 0.99
