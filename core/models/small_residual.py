@@ -23,6 +23,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ..adapters.updates import autocast_dtype
+from .casting import CastConv2d
 from .small_norms import GroupNorm
 
 
@@ -142,7 +143,9 @@ def _is_plain(layer: nn.Module) -> bool:
     """Whether a layer is frozen, and a group norm or a convolution that keeps its map's size."""
     if type(layer) is nn.GroupNorm:
         return layer.affine and not layer.weight.requires_grad
-    if type(layer) is not nn.Conv2d or layer.weight.requires_grad or layer.groups != 1:
+    if type(layer) not in (nn.Conv2d, CastConv2d):
+        return False
+    if not isinstance(layer, nn.Conv2d) or layer.weight.requires_grad or layer.groups != 1:
         return False
     sides = zip(layer.kernel_size, layer.padding, strict=True)
     kept = all(not isinstance(pad, str) and side == 2 * pad + 1 for side, pad in sides)
@@ -162,9 +165,9 @@ def _packed(block: Any, x: Tensor) -> ResidualTensors:
 
 
 def _conv(layer: nn.Conv2d, size: list[int]) -> _Conv:
-    weight = layer.weight.detach()
-    dtype = weight.dtype if weight.dtype == torch.bfloat16 and _has_bf16() else torch.float32
-    weight = weight.to(dtype)
+    compute = layer.compute if isinstance(layer, CastConv2d) else layer.weight.dtype
+    dtype = compute if compute == torch.bfloat16 and _has_bf16() else torch.float32
+    weight = layer.weight.detach().to(compute).to(dtype)
     turned = weight.flip(2, 3).transpose(0, 1)
     bias = None if layer.bias is None else layer.bias.detach().to(dtype)
     padding = [int(pad) for pad in layer.padding]
