@@ -176,7 +176,7 @@ def _conv(layer: nn.Conv2d, size: list[int]) -> _Conv:
 
 def _pack(weight: Tensor, padding: list[int], size: list[int]) -> Tensor:
     """Lay a weight out for maps of this size; those of others are served too, if not as quickly."""
-    reorder = torch._C._nn.mkldnn_reorder_conv2d_weight  # noqa: SLF001  (its only name)
+    reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
     batch, _, *sides = size
     plain = weight.contiguous().to_mkldnn()
     return reorder(plain, padding, [1, 1], [1, 1], 1, [batch, weight.shape[1], *sides])

@@ -143,7 +143,7 @@ class _Transformer(Function):
         for block in reversed(w.blocks):
             kept, saved = saved[-_SAVED:], saved[:-_SAVED]
             grad, more = _backward(grad, context, block, kept, wants_context)
-            d_context = more if d_context is None else d_context.add_(more)
+            d_context = more if d_context is None or more is None else d_context.add_(more)
         d_n0 = _back(grad, rows, w.proj_in[0], wants_x)
         if d_n0 is None:
             return None, d_context, None, None
