@@ -34,6 +34,8 @@ ELSEWHERE: Places = (
     ("output", "trigger"),
     ("preview", "presets"),  # BlockWeightPreview's
     ("preview", "sampler"),  # of our own samplers; a graph has ComfyUI's
+    ("preview", "host_sampler"),  # the WebUI's
+    ("preview", "host_scheduler"),
 )
 _NOT_OPTIONS = frozenset({"base", "dataset", "caption"})  # the MODEL's, LoadDataset's, ...
 _GROUPS = {

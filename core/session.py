@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from . import graphwork, study, workbench
-from .adapters.applied import AppliedNetwork, AppliedStack
+from .adapters.applied import AppliedNetwork, AppliedStack, acting_layers
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
 from .adapters.decompose import RankRule
@@ -64,6 +64,7 @@ from .keep.operations import (
 from .keep.presets import PresetBook
 from .log import logger
 from .models.adoption import adopted
+from .models.artist import Artist, Brief
 from .models.base_model import BaseModel, load_base_model
 from .models.live import LiveFacts, LiveModel
 from .models.networks import open_applied, open_network
@@ -96,12 +97,14 @@ __all__ = [
     "AXES",
     "AppliedNetwork",
     "AppliedStack",
+    "Artist",
     "Axis",
     "AxisKind",
     "Bake",
     "Baked",
     "BaseModel",
     "BlockWeights",
+    "Brief",
     "CaptionChange",
     "CaptionReport",
     "Captioner",
@@ -129,6 +132,7 @@ __all__ = [
     "Trained",
     "Window",
     "XYZRequest",
+    "acting_layers",
     "adopt",
     "bake_file",
     "block_of",
@@ -274,6 +278,8 @@ def _own_pictures(plan: Plan, base: BaseModel, stop: StopFlag) -> Callable[[], l
     recipe = plan.recipe
     prompts = [Prompt(text, recipe.preview.negative_prompt) for text in recipe.preview.prompts]
     settings = DrawSettings.of(recipe.preview, TextOptions.of(recipe))
+    if prompts:
+        settings.artist(base)  # before the training, not at its first picture
     return lambda: draw(base, prompts, settings, stop=stop)
 
 

@@ -33,7 +33,7 @@ class Tab:
         own_choice = bool(desk.host.checkpoints())
         if not own_choice:
             recipe = replace(recipe, base=replace(recipe.base, checkpoint=EMBEDDED))
-        form = Form(recipe, say, [] if own_choice else ["base.checkpoint"])
+        form = Form(recipe, say, desk.host)
         context = Context(desk, form, say)
         with gr.Column(elem_id="lora_loop", elem_classes=["lora-loop"]):
             self._top()

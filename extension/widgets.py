@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,6 +10,7 @@ import gradio as gr
 from ..core.config import Recipe
 from .fields import Field, all_fields, from_widgets, to_widgets
 from .gradio_versions import UNCHANGED, make
+from .hosts.protocol import Host
 from .words import Words
 
 _LINES = {"preview.prompts": 3, "preview.presets": 3}
@@ -37,12 +38,23 @@ def widget(field: Field, say: Words, **options: Any) -> Any:
     return make(gr.Textbox, **{"lines": lines, "max_lines": 8 if lines > 1 else 1, **common})
 
 
+def host_choices(host: Host) -> dict[str, list[str]]:
+    """The settings, by name, whose values the host knows; none are to be had where it is empty."""
+    return {
+        "base.checkpoint": list(host.checkpoints()),
+        "preview.host_sampler": ["", *host.samplers()] if host.samplers() else [],
+        "preview.host_scheduler": ["", *host.schedulers()] if host.schedulers() else [],
+    }
+
+
 class Form:
     """The widgets of a recipe, wherever on the pages they stand."""
 
-    def __init__(self, recipe: Recipe, say: Words, left_out: Iterable[str] = ()) -> None:
+    def __init__(self, recipe: Recipe, say: Words, host: Host) -> None:
         self._say = say
         self._recipe = recipe
+        self._choices = host_choices(host)
+        left_out = [name for name, choices in self._choices.items() if not choices]
         self._all = {field.name: field for field in all_fields() if field.name not in left_out}
         self._widgets: dict[str, Any] = {}
 
@@ -50,6 +62,8 @@ class Form:
         """Make the widget of the setting `name` here."""
         field = self._all[name]
         shown = {"value": to_widgets(self._recipe, [field], self._say)[0], **options}
+        if name in self._choices:
+            shown["choices"] = self._choices[name]
         self._widgets[name] = widget(field, self._say, **shown)
         return self._widgets[name]
 

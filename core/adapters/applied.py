@@ -12,6 +12,7 @@ leave a network's steps (`Window`) only exchanges parameters.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,13 @@ thousandths of it, and keeping them would double the memory.
 
 
 class AppliedParameter(nn.Parameter):
-    """A layer's parameter with networks in it: marks the layer as adapted, and says by what."""
+    """A layer's parameter with networks in it: marks the layer as adapted, and says by what.
+
+    own: the base's, which it stands in for.
+    """
 
     stack: "AppliedStack | None" = None
+    own: Tensor | None = None
 
 
 class AppliedNetwork(LiveNetwork):
@@ -131,7 +136,7 @@ class _Place:
             dtype = self.own.dtype if self.own.element_size() > 1 else torch.bfloat16
             held = torch.empty_like(self.own, dtype=dtype)  # in the layout that computes quickest
             self.sum = AppliedParameter(held, requires_grad=False)
-            self.sum.stack = self.stack
+            self.sum.stack, self.sum.own = self.stack, self.own
         (strength, delta), *others = given
         own, is_exact = self.own.detach(), self.sum.dtype == torch.float32
         total = self.sum if is_exact and own.dtype == torch.float32 else None
@@ -254,6 +259,33 @@ def networks_on(parts: Parts) -> tuple[LiveNetwork, ...]:
     stacks = {p.stack: None for p in parameters if isinstance(p, AppliedParameter)}
     others = (network for stack in stacks if stack is not None for network in stack.networks)
     return tuple(found | dict.fromkeys(others))
+
+
+class ActingLayer(NamedTuple):
+    """A layer in which attached networks act.
+
+    weight: the base's own. attention: what the layer is a projection of, in a text encoder.
+    """
+
+    layer: nn.Module
+    weight: Tensor
+    attention: nn.Module | None
+
+
+def acting_layers(parts: Parts) -> Iterator[ActingLayer]:
+    """Find the layers in which the networks act that are attached to a base model."""
+    for part in parts.values():
+        for parent in part.modules():
+            if isinstance(parent, LoRALayer):
+                continue
+            attention = parent if hasattr(parent, "q_proj") else None
+            for layer in parent.children():
+                if isinstance(layer, LoRALayer):
+                    yield ActingLayer(layer, layer.weight, attention)
+                elif any(isinstance(p, AppliedParameter) for p in layer.parameters(recurse=False)):
+                    shown = layer.get_parameter("weight")
+                    own = shown.own if isinstance(shown, AppliedParameter) else shown
+                    yield ActingLayer(layer, shown if own is None else own, attention)
 
 
 def _places(path: str, module: nn.Module, stack: AppliedStack) -> list[_Place]:

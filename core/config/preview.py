@@ -74,6 +74,26 @@ class PreviewConfig:
             "ddim": Text("DDIM", "DDIM"),
         },
     )
+    host_sampler: str = setting(
+        "",
+        Text("Sampler of the WebUI", "WebUI 采样器"),
+        Text(
+            "Draw with the WebUI's own sampler, prompt weighting and VAE instead of ours, as its "
+            "txt2img does, for pictures like those you will make. Empty uses the sampler above. "
+            "For the tab in the WebUI and Forge only.",
+            "改用 WebUI 自己的采样器、提示词加权和 VAE 出图，与 txt2img 一致，所见即所得。留空则"
+            "使用上面的采样器。仅用于 WebUI 和 Forge 中的标签页。",
+        ),
+    )
+    host_scheduler: str = setting(
+        "",
+        Text("Schedule type of the WebUI", "WebUI 调度类型"),
+        Text(
+            "The noise levels that the WebUI's sampler goes through, such as Karras. Empty is the "
+            "sampler's own, which the WebUI calls Automatic.",
+            "WebUI 采样器所走的噪声级别，例如 Karras。留空为采样器自带的，即 WebUI 的“Automatic”。",
+        ),
+    )
     steps: int = setting(
         20,
         Text("Sampling steps", "采样步数"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
 from . import build, families
+from .artist import Artist
 from .checkpoint import Checkpoint
 from .families import Family, Prediction
 from .filling import Part, Placement, fill, map_parts
@@ -73,8 +74,10 @@ class BaseModel:
     """A frozen base model on one device.
 
     resolution: pixels of a picture's side that it was made for. loan: for one whose weights are a
-    host's.
+    host's. artist: draws with the host's own sampler, where the host offers that.
     """
+
+    artist: Artist | None = None
 
     def __init__(
         self, networks: Mapping[str, nn.Module], facts: BaseFacts, loan: Loan | None = None

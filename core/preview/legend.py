@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from ..config.fields import Text
-from ..diffusion.samplers import SAMPLERS
 from ..models.base_model import BaseModel
 from .difference import FULL_HEAT, THRESHOLD
 from .sheet import Sheet
@@ -75,7 +74,6 @@ def _same(
 def _facts(base: BaseModel, table: Table) -> list[str]:
     """Give what all cells have in common."""
     settings, language = table.settings, table.language
-    sampler = SAMPLERS[settings.sampler]
     width, height = settings.size(base)
     cells = [cell for _, cell in table.places()]
     seeds = dict.fromkeys(cell.seed for cell in cells)
@@ -86,7 +84,7 @@ def _facts(base: BaseModel, table: Table) -> list[str]:
         *(say("prompt", language, text=text) for text in prompts if len(prompts) == 1 and text),
         *(say("negative", language, text=text) for text in negatives),
         *(say("seed", language, seed=seed) for seed in seeds if len(seeds) == 1),
-        f"{sampler.title} {sampler.schedule_title}".strip(),
+        " ".join(settings.sampler_titles).strip(),
         say("steps", language, steps=settings.steps),
         say("guidance", language, guidance=settings.guidance),
         say("size", language, width=width, height=height),

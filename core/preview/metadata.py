@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from PIL import Image, PngImagePlugin
 
-from ..diffusion.samplers import SAMPLERS
 from ..models.base_model import BaseModel
 from ..models.text import takes_clip_skip
 from .sampling import DrawSettings, Prompt
@@ -16,13 +15,13 @@ from .sampling import DrawSettings, Prompt
 
 def parameters_text(prompt: Prompt, settings: DrawSettings, base: BaseModel, seed: int) -> str:
     """Describe a picture in the WebUI's words, so that its "PNG info" can read them back."""
-    sampler = SAMPLERS[settings.sampler]
+    sampler, schedule = settings.sampler_titles
     width, height = settings.size(base)
     skip = settings.text.clip_skip if takes_clip_skip(base.family.key) else 1
     facts = {
         "Steps": settings.steps,
-        "Sampler": sampler.title,
-        "Schedule type": sampler.schedule_title,
+        "Sampler": sampler,
+        "Schedule type": schedule,
         "CFG scale": settings.guidance,
         "Seed": seed,
         "Size": f"{width}x{height}",

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ..adapters.applied import networks_on
 from ..config.preview import PreviewConfig
-from ..diffusion.samplers import SampleRequest, sample
+from ..diffusion.samplers import SAMPLERS, SampleRequest, sample
 from ..diffusion.schedule import NoiseSchedule, scaled_linear
 from ..errors import ConfigError
 from ..events import OnEvent, PhaseProgress, PhaseStarted, StopFlag, ignore, never
 from ..log import logger
+from ..models.artist import Artist, Brief
 from ..models.base_model import BaseModel
 from ..models.text import Condition, TextOptions
 
@@ -39,7 +40,8 @@ class Prompt:
 class DrawSettings:
     """How pictures are drawn; the picture with index i of a list gets the seed `seed` + i.
 
-    width, height: pixels, multiples of 8; 0 means the base model's own resolution. guidance: 1
+    width, height: pixels, multiples of 8; 0 means the base model's own resolution. host_sampler:
+    of the host that has lent the base model, in place of `sampler`, with its scheduler. guidance: 1
     leaves the negative prompt out. text: how prompts are read. batch_size: pictures in one call of
     the model. A picture is repeated bit by bit with the same batch_size; with another one its last
     bits may differ, because a library's kernels add up in another order.
@@ -48,6 +50,8 @@ class DrawSettings:
     width: int = 0
     height: int = 0
     sampler: str = "dpmpp_2m_karras"
+    host_sampler: str = ""
+    host_scheduler: str = ""
     steps: int = 20
     guidance: float = 7.0
     seed: int = 1
@@ -74,6 +78,8 @@ class DrawSettings:
             width=preview.width,
             height=preview.height,
             sampler=preview.sampler,
+            host_sampler=preview.host_sampler,
+            host_scheduler=preview.host_scheduler,
             steps=preview.steps,
             guidance=preview.guidance,
             seed=preview.seed,
@@ -83,6 +89,29 @@ class DrawSettings:
     def request(self) -> SampleRequest:
         """Name the sampler and its steps; ConfigError where there is no such sampler."""
         return SampleRequest(self.sampler, self.steps)
+
+    @property
+    def sampler_titles(self) -> tuple[str, str]:
+        """What people call the sampler, and its schedule where that has a name."""
+        if self.host_sampler:
+            return self.host_sampler, self.host_scheduler
+        own = SAMPLERS[self.sampler]
+        return own.title, own.schedule_title
+
+    def artist(self, base: BaseModel) -> Artist | None:
+        """Give who draws with the host's sampler, None where our own is wanted.
+
+        ConfigError where the host's is, and there is no host or no such sampler.
+        """
+        if not self.host_sampler:
+            return None
+        if base.artist is None:
+            raise ConfigError(
+                f"preview.host_sampler is {self.host_sampler!r}: that is for the tab in the WebUI "
+                "and Forge. Leave it empty here; preview.sampler draws then"
+            )
+        base.artist.check(self.host_sampler, self.host_scheduler)
+        return base.artist
 
     def size(self, base: BaseModel) -> tuple[int, int]:
         """Give the pictures' width and height in pixels."""
@@ -109,6 +138,7 @@ class Painter:
         stop: StopFlag = never,
     ) -> None:
         self._base, self._settings, self._on_step, self._stop = base, settings, on_step, stop
+        self._artist = settings.artist(base)
         self._schedule: NoiseSchedule = scaled_linear(base.prediction, base.zero_terminal_snr)
         self._conditions: dict[tuple[str, Hashable], Condition] = {}
 
@@ -131,6 +161,9 @@ class Painter:
         that was seen before: equal states must mean equal weights.
         """
         settings = self._settings
+        if self._artist is not None:
+            pairs = zip(prompts, seeds, strict=True)
+            return [self._by_host(self._artist, prompt, seed) for prompt, seed in pairs]
         width, height = settings.size(self._base)
         # as the WebUI and ComfyUI seed theirs: the same seed draws the same picture there; the row
         # of a list's seeds goes on from 0 after the largest
@@ -149,6 +182,41 @@ class Painter:
         finally:
             begin(0)
         return [self._picture(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
+
+    def _by_host(self, artist: Artist, prompt: Prompt, seed: int) -> Image.Image:
+        """Draw one picture as the host does."""
+        settings, begin, counted = self._settings, self._begin(), 0
+        width, height = settings.size(self._base)
+
+        def on_step(number: int) -> bool:
+            nonlocal counted
+            if self._stop():
+                return False
+            begin(number)
+            if number > counted:  # some samplers call the model twice a step
+                self._on_step(number - counted)
+                counted = number
+            return True
+
+        brief = Brief(
+            text=prompt.text,
+            negative=prompt.negative,
+            seed=seed % _SEEDS,
+            sampler=settings.host_sampler,
+            scheduler=settings.host_scheduler,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            width=width,
+            height=height,
+            clip_skip=settings.text.clip_skip,
+        )
+        try:
+            picture = artist.draw(brief, on_step)
+        finally:
+            begin(0)
+        if picture is None:
+            raise Stopped
+        return picture
 
     def _guided(
         self, prompts: Sequence[Prompt], text_state: Hashable, begin: Callable[[int], None]

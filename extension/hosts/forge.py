@@ -2,6 +2,8 @@
 
 # pyright: reportMissingImports=false
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,12 +11,13 @@ import torch
 from backend import memory_management
 from modules import sd_models
 from modules_forge import main_entry, main_thread
+from torch import nn
 
 from ...core.errors import CheckpointError
 from ...core.session import LiveFacts, LiveModel
+from .loan import Loan
 from .webui_common import (
     AutomaticHost,
-    Loan,
     no_checkpoint,
     selected_checkpoint,
     text_metadata,
@@ -85,6 +88,29 @@ class ForgeLoan(Loan):
         data = sd_models.model_data
         pending = data.forge_hash != str(data.forge_loading_parameters)
         return data.get_sd_model() is self._model and not pending
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Clones of a patcher share them."""
+        objects = self._model.forge_objects_original
+        return objects.unet.model.diffusion_model, objects.clip.cond_stage_model
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Without the LoRAs of the host's last picture, which it would merge again."""
+        model = self._model
+        names = ("forge_objects", "forge_objects_after_applying_lora")
+        former = {name: getattr(model, name) for name in names}
+        for name in names:
+            setattr(model, name, model.forge_objects_original.shallow_copy())
+        try:
+            yield
+        finally:
+            for name, objects in former.items():
+                setattr(model, name, objects)
+            # the host takes a patcher that it has loaded for one whose LoRAs, here none, are in the
+            # weights; those that are put back are another patcher's
+            for patcher in self._patchers():
+                memory_management.unload_model_clones(patcher)
 
     def take_out(self) -> None:
         """Have the loaders put the kept weights back."""

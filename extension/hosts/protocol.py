@@ -60,6 +60,14 @@ class Host(Protocol):
         """The file of the model that the host has loaded; None where it has none, or never does."""
         ...
 
+    def samplers(self) -> Sequence[str]:
+        """What `preview.host_sampler` may be chosen from; empty where our own sampler draws all."""
+        ...
+
+    def schedulers(self) -> Sequence[str]:
+        """What `preview.host_scheduler` may be chosen from."""
+        ...
+
     def borrow(self, base: BaseConfig, memory: MemoryConfig) -> AbstractContextManager[BaseModel]:
         """The base model for the length of a with block, the host's queue held meanwhile.
 

@@ -54,6 +54,14 @@ class StandaloneHost:
         """Nothing is loaded but what a recipe names."""
         return None
 
+    def samplers(self) -> Sequence[str]:
+        """Our own draw all."""
+        return ()
+
+    def schedulers(self) -> Sequence[str]:
+        """Our samplers have their own."""
+        return ()
+
     @contextmanager
     def borrow(self, base: BaseConfig, memory: MemoryConfig) -> Iterator[BaseModel]:
         """Read the checkpoint, unless it is the one of last time and still the same file."""

@@ -10,9 +10,9 @@ from modules import devices, lowvram, sd_models, shared
 from torch import nn
 
 from ...core.session import LiveFacts, LiveModel
+from .loan import Loan
 from .webui_common import (
     AutomaticHost,
-    Loan,
     lora_extension,
     no_checkpoint,
     selected_checkpoint,
@@ -86,6 +86,11 @@ class WebUILoan(Loan):
         """The host loads another file into the same modules, so the file counts too."""
         model = sd_models.model_data.sd_model
         return model is self._model and model.sd_model_hash == self._hash
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """SDXL's text encoders are in its conditioner."""
+        texts = self._model.conditioner if self._model.is_sdxl else self._model.cond_stage_model
+        return self._model.model.diffusion_model, texts
 
     def take_out(self) -> None:
         """Restore the layers that hold LoRAs; in low-memory modes all parts go to the CPU."""

@@ -23,42 +23,14 @@ from ...core.config import BaseConfig, MemoryConfig
 from ...core.errors import CheckpointError, HostChangedError
 from ...core.events import Event, PhaseProgress, PhaseStarted, PreviewReady, StepDone
 from ...core.session import BaseModel, LiveModel, adopt
+from .loan import Loan
 from .protocol import Folders, Language, Written
 from .sidecar import write_sidecars
+from .webui_drawing import HostArtist, sampler_names, scheduler_names
 
 JOB = "LoRA Loop"
 _EXPOSED = ("listen", "share", "ngrok", "server_name")  # flags that let others in
 _LORA_MODULE = "networks"  # of the built-in extension, imported by its bare name
-
-
-class Loan(ABC):
-    """A host's model as it is lent for one `borrow`."""
-
-    @abstractmethod
-    def live(self) -> LiveModel:
-        """The model in the core's words."""
-
-    @abstractmethod
-    def is_current(self) -> bool:
-        """Whether the host still has this very model loaded."""
-
-    @abstractmethod
-    def take_out(self) -> None:
-        """Take the LoRAs out that the host has merged into the weights."""
-
-    @abstractmethod
-    def put_back(self) -> None:
-        """Merge those LoRAs again, as the host would."""
-
-    @contextmanager
-    def plain(self) -> Iterator[None]:
-        """The weights without LoRAs for the length of a with block."""
-        self.take_out()
-        try:
-            yield
-        finally:
-            if self.is_current():
-                self.put_back()
 
 
 class AutomaticHost(ABC):
@@ -101,6 +73,14 @@ class AutomaticHost(ABC):
         """Empty: what is loaded is trained on."""
         return ()
 
+    def samplers(self) -> Sequence[str]:
+        """Those of txt2img."""
+        return sampler_names()
+
+    def schedulers(self) -> Sequence[str]:
+        """Those of txt2img."""
+        return scheduler_names()
+
     @contextmanager
     def borrow(self, base: BaseConfig, memory: MemoryConfig) -> Iterator[BaseModel]:
         """The loaded model for the length of a with block, the host's queue held meanwhile."""
@@ -112,6 +92,7 @@ class AutomaticHost(ABC):
                 live = loan.live()
                 with self._changes_told(live), adopt(live, base, memory, self.device()) as model:
                     self._base = model
+                    model.artist = HostArtist(model, loan, self.title)
                     yield model
             finally:
                 self._loan = self._base = None

@@ -19,7 +19,10 @@ from .train import TrainPage
 
 LOW, HIGH = -1.0, 2.0
 EVERY = workbench.ALL_BLOCKS
-DRAWING = ("negative_prompt", "sampler", "steps", "guidance", "seed", "width", "height")
+DRAWING = (
+    *("negative_prompt", "sampler", "steps", "guidance", "seed", "width", "height"),
+    *("host_sampler", "host_scheduler"),
+)
 
 
 class BlocksPage:
@@ -90,9 +93,10 @@ class BlocksPage:
         say = self._say
         self._drawing.add("prompts", lines=2)
         with gr.Accordion(say("How it is drawn", "出图设置"), open=False):
-            for start in range(0, len(DRAWING), 3):
+            names = self._drawing.offered(DRAWING)
+            for start in range(0, len(names), 3):
                 with gr.Row():
-                    for name in DRAWING[start : start + 3]:
+                    for name in names[start : start + 3]:
                         self._drawing.add(name, min_width=130)
             self._drawing.add("presets", label=say("Columns of the grid", "网格的列"))
         with gr.Row():

@@ -6,7 +6,7 @@ from typing import Any
 from ...core.config import PreviewConfig, from_mapping
 from ...core.errors import ConfigError
 from ..fields import Field, all_fields
-from ..widgets import hidden_data, widget
+from ..widgets import hidden_data, host_choices, widget
 from .common import Context
 
 
@@ -16,11 +16,18 @@ class DrawingForm:
     def __init__(self, context: Context) -> None:
         self._desk, self._say = context.desk, context.say
         self._fields = {f.setting.name: f for f in all_fields() if f.section == "preview"}
+        self._choices = host_choices(context.desk.host)
         self._widgets: dict[str, Any] = {}
+
+    def offered(self, names: Sequence[str]) -> list[str]:
+        """Those of the settings that the host has a choice for, if they are its to offer."""
+        return [name for name in names if self._choices.get(self._fields[name].name) != []]
 
     def add(self, name: str, **options: Any) -> None:
         """Make the widget of a setting here, with what was used last."""
         field = self._fields[name]
+        if choices := self._choices.get(field.name):
+            options["choices"] = choices
         shown = self._desk.first_recipe().preview
         value = field.to_widget(getattr(shown, name), self._say)
         options = {"elem_id": _element(field), "value": value, **options}

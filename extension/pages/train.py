@@ -36,7 +36,7 @@ class TrainPage:
         say, form = self._say, self._form
         self._presets()
         if self._desk.host.checkpoints():
-            form.add("base.checkpoint", choices=list(self._desk.host.checkpoints()))
+            form.add("base.checkpoint")
         for names in (NEEDED, SHAPE, RATES):
             with gr.Row():
                 for name in names:

@@ -11,7 +11,16 @@ import sys
 import threading
 from pathlib import Path
 
-SCENARIOS = ("trained", "stopped", "failed", "rested", "merged", "drawn", "changed")
+SCENARIOS = (
+    "trained",
+    "stopped",
+    "failed",
+    "rested",
+    "merged",
+    "drawn",
+    "drawn_by_host",
+    "changed",
+)
 
 
 def start(forge, folder, checkpoint):

@@ -63,10 +63,10 @@ class Subject(ABC):
     def __init__(self) -> None:
         self._api = Api(FastAPI(), call_queue.queue_lock)
 
-    def picture(self, prompt: str) -> Image.Image:
+    def picture(self, prompt: str, **others: Any) -> Image.Image:
         """One picture through the host's API, all of its scripts and ours at work."""
         request = api_models.StableDiffusionTxt2ImgProcessingAPI(
-            prompt=prompt, **drawing(self.size)
+            prompt=prompt, **{**drawing(self.size), **others}
         )
         answer = self._api.text2imgapi(request)
         return Image.open(io.BytesIO(base64.b64decode(answer.images[0])))
@@ -167,6 +167,75 @@ class Scenarios:
             "without blocks again differs": distance(again, with_lora),
         }
 
+    def drawn_by_host(self) -> Found:
+        """Previews by the host's own sampler, beside its pictures with the saved file."""
+        name = self._write_strong_lora()
+        prompt = "a (cat:1.3) [in the sea]"
+        found: Found = {}
+
+        def draw() -> str:
+            for sampler, scheduler in (("Euler a", "Automatic"), ("Heun", "Karras")):
+                found[f"{sampler} differs"] = self._by_host(name, prompt, sampler, scheduler)
+            self._subject.picture(prompt)  # the host takes its LoRAs out
+            return ""
+
+        found |= self._around(draw, prompt)
+        return {**found, "refused": self._refused_samplers(name), **self._samples(name)}
+
+    def _by_host(self, name: str, prompt: str, sampler: str, scheduler: str) -> list[int]:
+        """How far previews are from the host's pictures: of the base, whole, and by blocks.
+
+        Then how much the LoRA changes, and how much the host's picture differs after them.
+        """
+        host, chosen = self._subject.host, {"sampler_name": sampler, "scheduler": scheduler}
+        plain = self._subject.picture(prompt, **chosen)
+        self._subject.picture(f"<lora:{name}:1>", **chosen)  # left merged while previews are drawn
+        recipe = self._recipe("by-host", prompt, host_sampler=sampler, host_scheduler=scheduler)
+        with host.borrow(recipe.base, recipe.memory) as base:
+            network = session.open_network(base, self._file(name))
+            request = session.grid_request(recipe, name)
+            previews = session.preview(base, network, request).cells[0]
+        after = self._subject.picture(prompt, **chosen)
+        tags = ("", f"<lora:{name}:1>", f"<lora:{name}:1:lbw={BLOCKS}>")
+        pictures = [self._subject.picture(f"{prompt}{tag}", **chosen) for tag in tags]
+        return [
+            *(distance(one, other) for one, other in zip(previews, pictures, strict=True)),
+            distance(plain, pictures[1]),
+            distance(after, plain),
+        ]
+
+    def _refused_samplers(self, name: str) -> list[str]:
+        """What is said where the host has no such sampler or schedule."""
+        said = []
+        for sampler, scheduler in (("Eulr a", ""), ("Euler a", "Karas")):
+            recipe = self._recipe("by-host", host_sampler=sampler, host_scheduler=scheduler)
+            try:
+                with self._subject.host.borrow(recipe.base, recipe.memory) as base:
+                    network = session.open_network(base, self._file(name))
+                    session.preview(base, network, session.grid_request(recipe, name))
+            except TrainerError as error:
+                said.append(str(error))
+        return said
+
+    def _samples(self, name: str) -> Found:
+        """Samples on the way by the host's sampler: the training is the same, to the bit.
+
+        The last one shows the network as it was saved.
+        """
+        chosen = {"sampler_name": "Euler a", "scheduler": "Automatic"}
+        error = self._train("sampled", host_sampler="Euler a")
+        if error:
+            return {"sampled": error}
+        samples = sorted(self._file("sampled").parent.glob("sampled-samples/*.png"))
+        shown = [Image.open(path) for path in samples]
+        saved = self._subject.picture(f"{PROMPT} <lora:sampled:1>", **chosen)
+        return {
+            "sampled": error,
+            "samples": len(shown),
+            "last sample differs": distance(shown[-1], saved) if shown else None,
+            "network differs": self._unlike_trained("sampled"),
+        }
+
     def changed(self) -> Found:
         """With another checkpoint loaded while the training rests: it ends, and all is saved."""
         return self._change("changed", self._subject.change_checkpoint)
@@ -204,12 +273,14 @@ class Scenarios:
         own, other = (digests(load_file(self._file(each))) for each in ("trained", name))
         return not_equal(own, other)
 
-    def _train(self, name: str, at_first: Callable[[], None] | None = None) -> str:
+    def _train(
+        self, name: str, at_first: Callable[[], None] | None = None, host_sampler: str = ""
+    ) -> str:
         """Train on the host's model; the error that it ended in, or nothing.
 
-        at_first: done at the first step.
+        at_first: done at the first step. host_sampler: draws a sample after each step, if given.
         """
-        recipe = self._recipe(name)
+        recipe = self._recipe(name, host_sampler=host_sampler)
         host = self._subject.host
         own_error = ""
 
@@ -226,7 +297,9 @@ class Scenarios:
             own_error = f"{type(error).__name__}: {error}"
         return own_error
 
-    def _recipe(self, name: str) -> Recipe:
+    def _recipe(
+        self, name: str, prompt: str = PROMPT, host_sampler: str = "", host_scheduler: str = ""
+    ) -> Recipe:
         path = self._folder / f"{name}.json"
         settings = {
             "base": {"checkpoint": str(self._checkpoint)},
@@ -234,7 +307,10 @@ class Scenarios:
             "network": {"rank": 2, "alpha": 1},
             "training": {"max_steps": STEPS, "batch_size": 1},
             "preview": {
-                "prompts": [PROMPT],
+                "prompts": [prompt],
+                "host_sampler": host_sampler,
+                "host_scheduler": host_scheduler,
+                "every": 1 if host_sampler else 0,
                 "presets": ["NONE", "ALL", BLOCKS],
                 "steps": DRAWING_STEPS,
                 "width": self._subject.size,

@@ -45,6 +45,23 @@ def check_drawn(report):
     assert report["without blocks again differs"] == 0
 
 
+def check_drawn_by_host(report):
+    """Previews by the host's sampler are its pictures, and nothing of them stays in the host."""
+    assert {key: report[key] for key in UNCHANGED} == UNCHANGED
+    assert report["error"] == ""
+    for sampler in ("Euler a", "Heun"):
+        *differences, lora_changes, host_changed = report[f"{sampler} differs"]
+        assert max(differences) <= 1, report
+        assert lora_changes > 8
+        assert host_changed == 0
+    assert "did you mean 'Euler a'?" in report["refused"][0]
+    assert "did you mean 'Karras'?" in report["refused"][1]
+    assert report["sampled"] == ""
+    assert report["samples"] > 0
+    assert report["last sample differs"] <= 1
+    assert report["network differs"] == []
+
+
 def check_changed(report, name):
     """Another checkpoint ends the training; what was trained is saved and can be gone on with."""
     assert report["error"].startswith("HostChangedError: another checkpoint was chosen in ")
@@ -57,6 +74,7 @@ def test_the_webui_is_left_as_it_was(webui, tmp_path):
     check_rested(found["rested"])
     check_merged(found["merged"])
     check_drawn(found["drawn"])
+    check_drawn_by_host(found["drawn_by_host"])
     check_changed(found["changed"], "changed")
     check_changed(found["overwritten"], "overwritten")
     for name in ("fp8", "in_low_memory"):
@@ -73,4 +91,5 @@ def test_forge_is_left_as_it_was(forge, tmp_path):
     check_rested(found["rested"])
     check_merged(found["merged"])
     check_drawn(found["drawn"])
+    check_drawn_by_host(found["drawn_by_host"])
     check_changed(found["changed"], "changed")

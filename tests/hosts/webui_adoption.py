@@ -6,7 +6,7 @@ python webui_adoption.py WEBUI REPOSITORY FOUND FOLDER [SCENARIO ...]
 import sys
 from pathlib import Path
 
-SCENARIOS = ("trained", "stopped", "failed", "rested", "merged", "drawn", "fp8")
+SCENARIOS = ("trained", "stopped", "failed", "rested", "merged", "drawn", "drawn_by_host", "fp8")
 LAST = ("overwritten", "changed", "in_low_memory")  # each leaves the host otherwise than before
 
 

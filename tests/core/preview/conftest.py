@@ -76,6 +76,11 @@ def base(weights: dict[str, torch.nn.Module], tmp_path: Path) -> BaseModel:
 @pytest.fixture
 def updates(network: Network) -> dict[str, Update]:
     """The same numbers, for networks in sums."""
+    return updates_of(network)
+
+
+def updates_of(network: Network) -> dict[str, Update]:
+    """A network's factors as a file has them."""
     return {
         path: Update(
             {

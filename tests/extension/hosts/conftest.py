@@ -36,6 +36,11 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleN
     host = SimpleNamespace(
         call_queue=SimpleNamespace(queue_lock=Lock()),
         paths_internal=SimpleNamespace(data_path=str(tmp_path)),
+        processing=SimpleNamespace(),
+        sd_samplers=SimpleNamespace(
+            all_samplers=[SimpleNamespace(name=name) for name in ("Euler a", "Heun", "Hidden")],
+            visible_samplers=lambda: [SimpleNamespace(name=name) for name in ("Euler a", "Heun")],
+        ),
         scripts=SimpleNamespace(Script=object, AlwaysVisible=object(), scripts_data=[]),
         sd_models=SimpleNamespace(select_checkpoint=lambda: None),
         shared=SimpleNamespace(
@@ -53,7 +58,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleN
         setattr(host, name, module)
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
     yield host
-    for name in ("webui_common", "tag_weights"):
+    for name in ("webui_common", "webui_drawing", "tag_weights"):
         sys.modules.pop(OURS + name, None)
 
 

@@ -30,6 +30,9 @@ def host(ours, monkeypatch):
         def is_current(self):
             return self.current
 
+        def networks(self):
+            return ()
+
         def take_out(self):
             self.merged = False
 
