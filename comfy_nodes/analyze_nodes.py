@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ..core.config import MemoryConfig
-from ..core.session import adopt, open_network, study, workbench
+from ..core.session import open_network, study, workbench
 from . import door
 from .dataset_nodes import CATEGORY, image_tensor
 from .inputs import Inputs, lines_of
-from .protocol import Graph, Source
+from .protocol import Graph
 from .showing import shown_images
-from .train_node import base_config, checked_graph
+from .train_node import borrowed, checked_graph
 from .training_display import Moved
 from .values import DATASET, LORA, Dataset, Lora
 
@@ -79,7 +78,6 @@ class AnalyzeBlocks:
         """Measure, chart and list the blocks; a pressed Cancel is handed on."""
         host = door.host()
         graph = checked_graph(Graph(model, clip, vae))
-        config = base_config(host.facts(graph))
         request = study.MeasureRequest(
             samples=samples, prompts=tuple(lines_of(prompts) or [lora.trigger])
         )
@@ -87,10 +85,7 @@ class AnalyzeBlocks:
         if dataset is not None:
             pictures = workbench.read_dataset(dataset.config, stop=host.is_cancelled)
         host.raise_if_cancelled()
-        with (
-            host.borrow(graph, Source("left out")) as (live, device),
-            adopt(live, config, MemoryConfig(), device) as base,
-        ):
+        with borrowed(host, graph) as base:
             measures = study.measure_blocks(
                 base,
                 open_network(base, lora.path),

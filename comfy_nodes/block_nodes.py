@@ -20,14 +20,13 @@ from ..core.session import (
 from . import door
 from .block_drawing import CellMemory, Study, TablePainter
 from .dataset_nodes import CATEGORY, image_tensor
-from .inputs import SEED_LIMIT, Inputs, lines_of
+from .inputs import CFG, SEED_LIMIT, SIDES, STEPS, Inputs, lines_of
 from .protocol import Graph, Sampling
 from .showing import shown_images
 from .train_node import checked_graph
 from .values import AXES, LORA, Axes, Lora
 from .words import Language, said
 
-_SIDES = {"min": 0, "max": 2048, "step": 8, "default": 0}
 _OWN_SIDE = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 _WEIGHTS_HELP = (
     "A preset (NOFACE, INS, ...), a vector of 17 or 26 values (SDXL: 12 or 20), or ranges as in "
@@ -98,17 +97,8 @@ class BlockWeightPreview:
                         "weights are drawn from it too.",
                     },
                 ),
-                "steps": ("INT", {"default": 20, "min": 1, "max": 150, "tooltip": "Of sampling."}),
-                "cfg": (
-                    "FLOAT",
-                    {
-                        "default": 7.0,
-                        "min": 0.0,
-                        "max": 50.0,
-                        "step": 0.5,
-                        "tooltip": "How strictly the prompt is followed.",
-                    },
-                ),
+                "steps": STEPS,
+                "cfg": CFG,
                 "sampler_name": (
                     list(host.sampler_names()),
                     {"default": "dpmpp_2m", "tooltip": "As in a KSampler."},
@@ -117,8 +107,7 @@ class BlockWeightPreview:
                     list(host.scheduler_names()),
                     {"default": "karras", "tooltip": "As in a KSampler."},
                 ),
-                "width": ("INT", {**_SIDES, "tooltip": "Pixels; 0 is the model's own size."}),
-                "height": ("INT", {**_SIDES, "tooltip": "Pixels; 0 is the model's own size."}),
+                **SIDES,
             },
             "optional": {
                 "axes": (AXES, {"tooltip": "From GridAxes: any axes in place of the presets."}),

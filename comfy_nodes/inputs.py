@@ -14,6 +14,27 @@ Inputs = dict[str, Input]
 UNKNOWN_LIMIT = 2**31 - 1  # a number widget wants an upper end
 SEED_LIMIT = 2**64 - 1
 
+WEIGHTS_HELP = "A preset such as NOFACE, a vector, or ranges as in IN04-IN08=0.5."
+_SIDE = {
+    "min": 0,
+    "max": 2048,
+    "step": 8,
+    "default": 0,
+    "tooltip": "Pixels; 0 is the model's own size.",
+}
+STEPS: Input = ("INT", {"default": 20, "min": 1, "max": 150, "tooltip": "Of sampling."})
+CFG: Input = (
+    "FLOAT",
+    {
+        "default": 7.0,
+        "min": 0.0,
+        "max": 50.0,
+        "step": 0.5,
+        "tooltip": "How strictly the prompt is followed.",
+    },
+)
+SIDES: Inputs = {"width": ("INT", _SIDE), "height": ("INT", _SIDE)}
+
 # ComfyUI gives a widget called "seed" a second one that changes it after every run, and a changed
 # seed would train anew; under another name the seed stays.
 WIDGET_NAMES = {

@@ -22,7 +22,7 @@ from ..core.session import (
 )
 from . import door
 from .dataset_nodes import CATEGORY
-from .inputs import Inputs
+from .inputs import WEIGHTS_HELP, Inputs
 from .lora_nodes import PRECISIONS, opened, target
 from .protocol import Host
 from .values import LORA, Lora
@@ -31,7 +31,6 @@ _MOST = 4  # LoRAs in one merge
 _LARGEST_RANK = 1024
 _STRENGTH = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.05}
 _CHECKPOINTS = "*.safetensors"
-_WEIGHTS_HELP = "A preset such as NOFACE, a vector, or ranges as in IN04-IN08=0.5."
 
 
 def _name(default: str) -> Inputs:
@@ -72,7 +71,7 @@ class MergeLoRAs:
             place |= {
                 f"lora_{number}": (LORA, {"tooltip": "From TrainLoRA or LoadLoRAForTest."}),
                 f"strength_{number}": ("FLOAT", {**_STRENGTH, "tooltip": "Factor of this LoRA."}),
-                f"block_weights_{number}": ("STRING", {"default": "ALL", "tooltip": _WEIGHTS_HELP}),
+                f"block_weights_{number}": ("STRING", {"default": "ALL", "tooltip": WEIGHTS_HELP}),
             }
         hidden = {"unique_id": "UNIQUE_ID"}
         return {"required": required, "optional": optional, "hidden": hidden}
@@ -166,7 +165,7 @@ class FoldLoRA:
                 **_checkpoint("checkpoint", "It stays as it is."),
                 **_name("my_checkpoint"),
                 "strength": ("FLOAT", {**_STRENGTH, "tooltip": "Factor of the LoRA."}),
-                "block_weights": ("STRING", {"default": "ALL", "tooltip": _WEIGHTS_HELP}),
+                "block_weights": ("STRING", {"default": "ALL", "tooltip": WEIGHTS_HELP}),
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
@@ -254,7 +253,7 @@ class BlockWeightTag:
         return {
             "required": {
                 "lora": (LORA, {"tooltip": "From TrainLoRA or LoadLoRAForTest."}),
-                "block_weights": ("STRING", {"default": "ALL", "tooltip": _WEIGHTS_HELP}),
+                "block_weights": ("STRING", {"default": "ALL", "tooltip": WEIGHTS_HELP}),
                 "strength": ("FLOAT", {**_STRENGTH, "tooltip": "Factor of the LoRA."}),
                 "dialect": (dialects, {"default": dialects[0], "tooltip": "Of which program."}),
             },

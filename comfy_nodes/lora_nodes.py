@@ -9,6 +9,7 @@ from ..core.errors import ConfigError
 from ..core.session import Bake, Baked, bake_file, graphwork
 from . import door
 from .dataset_nodes import CATEGORY
+from .inputs import WEIGHTS_HELP
 from .lora_files import read_lora
 from .protocol import Host
 from .values import LORA, Lora
@@ -17,7 +18,6 @@ PRECISIONS = ("fp16", "bf16", "fp32")
 _NAME_HELP = (
     "Name of the file, without folders. Where one of that name is there, a number is added."
 )
-_WEIGHTS_HELP = "A preset such as NOFACE, a vector, or ranges as in IN04-IN08=0.5."
 
 
 class LoadLoRAForTest:
@@ -86,7 +86,7 @@ class SaveLoRA:
             "optional": {
                 "block_weights": (
                     "STRING",
-                    {"default": "", "tooltip": f"Baked in. {_WEIGHTS_HELP} Empty bakes nothing."},
+                    {"default": "", "tooltip": f"Baked in. {WEIGHTS_HELP} Empty bakes nothing."},
                 ),
                 "trigger": (
                     "STRING",
@@ -150,7 +150,7 @@ class BakeLoRA:
             "required": {
                 "lora": (LORA, {"tooltip": "From TrainLoRA or LoadLoRAForTest."}),
                 "name": ("STRING", {"default": "my_lora_baked", "tooltip": _NAME_HELP}),
-                "block_weights": ("STRING", {"default": "ALL", "tooltip": _WEIGHTS_HELP}),
+                "block_weights": ("STRING", {"default": "ALL", "tooltip": WEIGHTS_HELP}),
                 "strength_model": ("FLOAT", {**limits, "tooltip": "Factor of the U-Net's part."}),
                 "strength_clip": (
                     "FLOAT",

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..core.config import MemoryConfig
-from ..core.session import BaseModel, DrawSettings, Prompt, adopt, open_network, study
+from ..core.session import DrawSettings, Prompt, open_network, study
 from . import door
 from .block_nodes import prompt_rows
 from .dataset_nodes import CATEGORY, image_tensor
-from .inputs import SEED_LIMIT, Inputs
-from .protocol import Graph, Host, Source
+from .inputs import CFG, SEED_LIMIT, SIDES, STEPS, Inputs
+from .protocol import Graph
 from .showing import shown_images
-from .train_node import base_config, checked_graph
+from .train_node import borrowed
 from .training_display import Moved
 from .values import LORA, Lora
 from .words import Language
 
-_SIDE = {"min": 0, "max": 2048, "step": 8, "default": 0}
 _SHARE = {"min": 0.0, "max": 100.0, "step": 1.0}
 _MASK_HELP = "White where the part is that matters, such as the face."
 
@@ -44,19 +40,9 @@ def _inputs(**own: Any) -> Inputs:
             "INT",
             {"default": 1, "min": 0, "max": SEED_LIMIT, "tooltip": "Of the first picture."},
         ),
-        "steps": ("INT", {"default": 20, "min": 1, "max": 150, "tooltip": "Of sampling."}),
-        "cfg": (
-            "FLOAT",
-            {
-                "default": 7.0,
-                "min": 0.0,
-                "max": 50.0,
-                "step": 0.5,
-                "tooltip": "How strictly the prompt is followed.",
-            },
-        ),
-        "width": ("INT", {**_SIDE, "tooltip": "Pixels; 0 is the model's own size."}),
-        "height": ("INT", {**_SIDE, "tooltip": "Pixels; 0 is the model's own size."}),
+        "steps": STEPS,
+        "cfg": CFG,
+        **SIDES,
         "language": (["en", "zh"], {"default": "en", "tooltip": "Of the chart's words."}),
     }
 
@@ -113,7 +99,7 @@ class AnalyzeBlocksInPictures:
             network_name=lora.name,
             language=language,
         )
-        with _borrowed(host, Graph(model, clip, vae)) as base:
+        with borrowed(host, Graph(model, clip, vae)) as base:
             found = study.analyze_blocks(
                 base,
                 open_network(base, lora.path),
@@ -199,7 +185,7 @@ class SuggestBlockWeights:
             network_name=lora.name,
             language=language,
         )
-        with _borrowed(host, Graph(model, clip, vae)) as base:
+        with borrowed(host, Graph(model, clip, vae)) as base:
             found = study.suggest_weights(
                 base,
                 open_network(base, lora.path),
@@ -216,18 +202,6 @@ class SuggestBlockWeights:
             "ui": {"images": shown_images(host, [proof], "suggested"), "lora_loop_report": [text]},
             "result": (found.weights.text(), image_tensor([proof]), text),
         }
-
-
-@contextmanager
-def _borrowed(host: Host, graph: Graph) -> Iterator[BaseModel]:
-    """The graph's model as a base model, for the length of a with block."""
-    checked = checked_graph(graph)
-    config = base_config(host.facts(checked))
-    with (
-        host.borrow(checked, Source("left out")) as (live, device),
-        adopt(live, config, MemoryConfig(), device) as base,
-    ):
-        yield base
 
 
 def _rows(prompts: str, negative: str, lora: Lora) -> tuple[Prompt, ...]:

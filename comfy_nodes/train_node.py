@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, get_args
 
-from ..core.config import BaseConfig, Recipe, from_mapping, to_mapping
+from ..core.config import BaseConfig, MemoryConfig, Recipe, from_mapping, to_mapping
 from ..core.errors import CheckpointError
 from ..core.session import (
     BaseModel,
@@ -198,6 +199,18 @@ def base_config(facts: Facts) -> BaseConfig:
         prediction=facts.prediction,
         zero_terminal_snr="yes" if facts.zero_terminal_snr else "no",
     )
+
+
+@contextmanager
+def borrowed(host: Host, graph: Graph) -> Iterator[BaseModel]:
+    """The graph's model as a base model, patches left out, for the length of a with block."""
+    checked = checked_graph(graph)
+    config = base_config(host.facts(checked))
+    with (
+        host.borrow(checked, Source("left out")) as (live, device),
+        adopt(live, config, MemoryConfig(), device) as base,
+    ):
+        yield base
 
 
 def recipe_of(host: Host, dataset: Dataset, options: Options, widgets: Values) -> Recipe:
