@@ -4,9 +4,9 @@
 
 On the embedded model, variants taking turns picture by picture: without a network, with a network
 whose weights stay, and with other block weights for each picture. Then, with a trained network,
-which is computed beside the layers, the cells of grids over the same weights, in turn
-with as many pictures with one. The processor's own time is counted, which other programs on the
-machine do not change. Printed, and with --output written as one line of JSON.
+the cells of grids over the same weights, in turn with as many pictures without a network and with
+all of it. The processor's own time is counted, which other programs on the machine change little.
+Printed, and with --output written as one line of JSON.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def measure(algorithm: str, vectors: int, steps: int) -> dict[str, object]:
             seconds["many"][-1] += changed
             network.set_strength()
     plain, one, many = (statistics.median(seconds[name]) for name in ("plain", "one", "many"))
-    beside, cells = grids(base, weights, settings)
+    bare, whole, cells = grids(base, weights, settings)
     return {
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -94,12 +94,14 @@ def measure(algorithm: str, vectors: int, steps: int) -> dict[str, object]:
         "one_over_plain": round(one / plain, 4),
         "many_over_one": round(many / one, 4),
         "many_over_plain": round(many / plain, 4),
-        "cell_of_a_grid_over_one": round(cells / beside, 4),
+        "trained_over_plain": round(whole / bare, 4),
+        "cell_of_a_grid_over_one": round(cells / whole, 4),
+        "cell_of_a_grid_over_plain": round(cells / bare, 4),
     }
 
 
-def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float]:
-    """Medians of the seconds of a trained network's pictures: with one vector, and in grids."""
+def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float, float]:
+    """Medians of seconds a picture: without a network, with a trained one, and in its grids."""
     from lora_loop.core import session
     from lora_loop.core.adapters.network import Network
     from lora_loop.core.adapters.targets import find_targets
@@ -109,7 +111,7 @@ def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float]:
     from lora_loop.core.preview.sampling import Prompt, draw
 
     network = Network.create(find_targets(base.parts), NetworkConfig(rank=16), seed=0)
-    prompt, one, cells = Prompt("a red circle"), [], []
+    prompt, bare, one, cells = Prompt("a red circle"), [], [], []
     chance = torch.Generator().manual_seed(1)
     network.load_parameters(
         {
@@ -119,8 +121,11 @@ def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float]:
     )
     for start in range(0, len(weights), _CELLS):
         chosen = tuple(weights[start : start + _CELLS])
-        with network.attached(base.parts):
-            for _ in chosen:
+        for _ in chosen:
+            began = time.process_time()
+            draw(base, [prompt], settings)
+            bare.append(time.process_time() - began)
+            with network.attached(base.parts):
                 began = time.process_time()
                 draw(base, [prompt], settings)
                 one.append(time.process_time() - began)
@@ -133,7 +138,7 @@ def grids(base: Any, weights: Any, settings: Any) -> tuple[float, float]:
         request = GridRequest(prompts=(prompt,), presets=chosen, settings=settings)
         session.preview(base, network, request, listen)
         cells += [later - earlier for earlier, later in itertools.pairwise(ends)]
-    return statistics.median(one), statistics.median(cells)
+    return statistics.median(bare), statistics.median(one), statistics.median(cells)
 
 
 def random_updates():

@@ -126,6 +126,15 @@ class LiveNetwork:
             put_back(parts)
 
     @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Answer as quickly as it can for the length of a with block, in which nothing is trained.
+
+        Between two calls of the base model strengths may be set as ever. To be entered while the
+        network is attached; numbers are the same as without.
+        """
+        yield
+
+    @contextmanager
     def attached(self, parts: Parts) -> Iterator[None]:
         """Attach for the length of a with block."""
         self.attach(parts)

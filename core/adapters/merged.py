@@ -110,6 +110,10 @@ class MergedBank:
         self.refresh()
         return self._leaves[index]
 
+    def plain(self, index: int) -> Tensor:
+        """The updated weight (O, I) of a layer, as the last `refresh` or a later one makes it."""
+        return self._weights_LOI.detach()[index]
+
     def span(self, index: int, count: int) -> Tensor:
         """The updated weights of `count` layers one below the other, (count * O, I), fp32."""
         self.refresh()

@@ -51,6 +51,7 @@ class Network(LiveNetwork):
         self._gradients: dict[str, list[Bank]] = {}
         self._layers: dict[str, LoRALayer] = {}
         self._borrowed: list[Slot] = []
+        self._drawn: list[_Drawn] = []
 
     @classmethod
     def create(
@@ -194,6 +195,35 @@ class Network(LiveNetwork):
         self._show(self._strength)
 
     @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Let small fp32 layers be the base's own with their updated weight: no call beside them.
+
+        For layers of a few thousand numbers the call is what costs.
+        """
+        slots = {id(slot.layer): slot for slot in self._borrowed}
+        for layer in self._layers.values():
+            slot = slots.get(id(layer.base))
+            if slot is not None and layer.place is not None and _is_drawable(slot.layer):
+                self._drawn.append(_Drawn(slot, layer, *layer.place))
+        try:
+            self._show_drawn()
+            for drawn in self._drawn:
+                setattr(drawn.slot.parent, drawn.slot.name, drawn.slot.layer)
+            yield
+        finally:
+            for drawn in self._drawn:
+                drawn.show(adapted=False)
+                setattr(drawn.slot.parent, drawn.slot.name, drawn.layer)
+            self._drawn = []
+
+    def _show_drawn(self) -> None:
+        with torch.no_grad():
+            for bank in dict.fromkeys(drawn.bank for drawn in self._drawn):
+                bank.refresh()
+        for drawn in self._drawn:
+            drawn.show(adapted=drawn.layer.scale * drawn.layer.strength != 0)
+
+    @contextmanager
     def training(self) -> Iterator[None]:
         """Hold gradients for the length of a with block, in which `backward` may be called.
 
@@ -248,6 +278,7 @@ class Network(LiveNetwork):
             for paths, merged in banks.items():
                 layers = (self._layers[path] for path in paths)
                 merged.set_multipliers([layer.scale * layer.strength for layer in layers])
+        self._show_drawn()
 
     def weights(self) -> dict[str, AdapterWeights]:
         """Return the factors as they are now, without a copy and without gradients."""
@@ -268,6 +299,25 @@ class Network(LiveNetwork):
             self.weights(),
             Strength(unet=unet, text_encoder=text_encoder, block_weights=block_weights),
         )
+
+
+class _Drawn:
+    """A layer that stands in its own place with its updated weight while pictures are drawn."""
+
+    def __init__(self, slot: Slot, layer: LoRALayer, bank: MergedBank, index: int) -> None:
+        self.slot, self.layer, self.bank = slot, layer, bank
+        self._own = slot.layer.get_parameter("weight")
+        updated = bank.plain(index).view(self._own.shape)
+        self._updated = nn.Parameter(updated, requires_grad=False)
+
+    def show(self, *, adapted: bool) -> None:
+        """Give the base's layer the updated weight, or its own."""
+        self.slot.layer.register_parameter("weight", self._updated if adapted else self._own)
+
+
+def _is_drawable(base: nn.Module) -> bool:
+    """Whether a layer computes in fp32 with the weight that it has."""
+    return type(base) in (nn.Linear, nn.Conv2d) and base.weight.dtype == torch.float32
 
 
 class Size(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -171,7 +172,10 @@ class Painter:
         shape = (LATENT_CHANNELS, height // LATENT_STRIDE, width // LATENT_STRIDE)
         noise = torch.stack([torch.randn(shape, generator=one) for one in chance])
         begin = self._begin()
-        try:
+        with ExitStack() as undo:
+            for network in networks_on(self._base.parts):
+                undo.enter_context(network.drawing())
+            undo.callback(begin, 0)
             latents = sample(
                 self._guided(prompts, text_state, begin),
                 noise.to(self._base.device),
@@ -179,8 +183,6 @@ class Painter:
                 self._schedule,
                 chance,
             )
-        finally:
-            begin(0)
         return [self._picture(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
 
     def _by_host(self, artist: Artist, prompt: Prompt, seed: int) -> Image.Image:

@@ -259,3 +259,54 @@ def test_flat_factors_share_one_memory_and_one_version() -> None:
     bank.up_LOR[2] = 3
     assert torch.equal(flat.layers["c"].up.grad, torch.full((4, 2), 3.0))
     assert float(flat.values.grad.sum()) == 24
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+def test_drawing_gives_the_same_numbers_without_a_call_beside_the_layers(
+    network, unet, context, strength
+) -> None:
+    latents, timestep = torch.randn(1, 4, 8, 8), torch.tensor([400])
+
+    def predict() -> Tensor:
+        with torch.no_grad():
+            return unet(latents, timestep, context[:1]).sample
+
+    plain = predict()
+    own = dict(unet.named_parameters())
+    weights = BlockWeights.parse("IN04-IN08=0, OUT03=0.5")
+    with network.attached({"unet": unet}):
+        network.set_strength(unet=strength)
+        whole = predict()
+        network.set_strength(block_weights=weights)
+        some = predict()
+        network.set_strength(unet=strength)
+        with network.drawing():
+            assert not any(isinstance(module, LoRALayer) for module in unet.modules())
+            assert torch.equal(predict(), whole)
+            network.set_strength(block_weights=weights)
+            assert torch.equal(predict(), some)
+            network.set_strength(unet=0)
+            assert torch.equal(predict(), plain)
+            network.set_strength(block_weights=weights)
+        assert torch.equal(predict(), some)
+        with pytest.raises(RuntimeError, match="broken"), network.drawing():
+            raise RuntimeError("broken")
+        assert torch.equal(predict(), some)
+        assert any(isinstance(module, LoRALayer) for module in unet.modules())
+    assert all(parameter is own[name] for name, parameter in unet.named_parameters())
+    assert torch.equal(predict(), plain)
+
+
+def test_drawing_in_a_training_changes_nothing_in_it(network, unet, context) -> None:
+    latents, timestep = torch.randn(1, 4, 8, 8), torch.tensor([400])
+
+    def found(*, draws: bool) -> list[Tensor]:
+        with network.attached({"unet": unet}), network.training():
+            if draws:
+                with torch.no_grad(), network.drawing():
+                    unet(latents, timestep, context[:1])
+            network.backward(unet(latents, timestep, context[:1]).sample.square().mean())
+            return list(gradients(network).values())
+
+    for one, other in zip(found(draws=True), found(draws=False), strict=True):
+        assert torch.equal(one, other)
