@@ -32,8 +32,7 @@ def lent_layers(base: BaseModel, networks: Sequence[nn.Module], title: str) -> I
     Afterwards, also after an error, the host has its own. title: the host's, for ConfigError where
     it holds such a layer elsewhere or in another form.
     """
-    places = _places(networks)
-    fused = _fused(networks)
+    places, fused = _places(networks), _fused(networks)
     with ExitStack() as undo:
         missing = []
         for layer, weight, attention in acting_layers(base.parts):
@@ -47,27 +46,45 @@ def lent_layers(base: BaseModel, networks: Sequence[nn.Module], title: str) -> I
             if not found and not owners:
                 missing.append(layer)
         if missing:
-            raise ConfigError(
-                f"preview.host_sampler: {title} holds {len(missing)} of the layers that the LoRA "
-                "changes elsewhere or in another form, as in its low-memory modes; leave it empty, "
-                "preview.sampler draws then"
-            )
+            raise _not_shared(title, f"{len(missing)} of the layers that the LoRA changes")
         yield
+
+
+def require_shared(base: BaseModel, networks: Sequence[nn.Module], title: str) -> None:
+    """Raise ConfigError where the borrowed model has copies of what the host's networks hold."""
+    weight = base.unet.conv_out.weight
+    if weight.data_ptr() not in _places(networks):
+        raise _not_shared(title, "the model's layers")
+
+
+def _not_shared(title: str, what: str) -> ConfigError:
+    return ConfigError(
+        f"preview.host_sampler: {title} holds {what} elsewhere or in another form, as in its "
+        "low-memory modes; leave it empty, preview.sampler draws then"
+    )
 
 
 class Lent(nn.Module):
     """A layer of a borrowed model in the place of a host's: takes and gives the host's dtype.
 
-    Its parameters are those of the layer that it stands in for, so that whoever looks at the host's
-    network finds what was there before.
+    Its parameters and attributes are those of the layer that it stands in for, so that whoever
+    looks at the host's network finds what was there before.
     """
 
     def __init__(self, layer: nn.Module, dtype: torch.dtype, own: nn.Module | None = None) -> None:
         super().__init__()
-        self.__dict__["_layer"] = layer  # not a child: the host must not move or count it
         self._dtype = dtype
         for name, parameter in own.named_parameters(recurse=False) if own is not None else ():
             self.register_parameter(name, parameter)
+        # neither is a child: the host must not move or count them
+        self.__dict__.update(_layer=layer, _own=own)
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not found here is asked of the host's layer."""
+        own = self.__dict__.get("_own")
+        if own is None or name in self.__dict__.get("_parameters", ()):
+            return super().__getattr__(name)
+        return getattr(own, name)
 
     def forward(self, x: Tensor, *_scale: Any) -> Tensor:
         """Return the layer's output."""

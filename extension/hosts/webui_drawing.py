@@ -13,7 +13,7 @@ from torch import nn
 
 from ...core.errors import ConfigError
 from ...core.session import BaseModel, Brief
-from .layers import lent_layers
+from .layers import lent_layers, require_shared
 from .loan import Loan
 
 
@@ -41,10 +41,11 @@ class HostArtist:
         self._base, self._loan, self._title = base, loan, title
 
     def check(self, sampler: str, scheduler: str) -> None:
-        """Raise ConfigError where the host has no such sampler or schedule type."""
+        """Raise ConfigError where the host has no such sampler, or can't draw on its model now."""
         _require_known("host_sampler", sampler, [s.name for s in sd_samplers.all_samplers])
         if scheduler:
             _require_known("host_scheduler", scheduler, scheduler_names())
+        require_shared(self._base, self._loan.networks(), self._title)
 
     def draw(self, brief: Brief, on_step: Callable[[int], bool]) -> Image.Image | None:
         """One picture; nothing is saved, and no `<lora:...>` of the prompt is loaded.

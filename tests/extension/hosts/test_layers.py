@@ -14,7 +14,7 @@ from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.config import BaseConfig, MemoryConfig, NetworkConfig
 from lora_loop.core.errors import ConfigError
 from lora_loop.core.session import AppliedNetwork, open_base
-from lora_loop.extension.hosts.layers import Lent, lent_layers
+from lora_loop.extension.hosts.layers import Lent, lent_layers, require_shared
 from lora_loop.tests.core.preview.conftest import updates_of
 
 CPU = torch.device("cpu")
@@ -89,13 +89,16 @@ def test_a_network_goes_on_training_after_the_hosts_picture(base, hosts) -> None
     assert any(float(grad.abs().max()) > 0 for grad in gradients if grad is not None)
 
 
-def test_what_the_host_holds_elsewhere_is_refused(base) -> None:
+def test_what_the_host_holds_elsewhere_is_refused(base, hosts) -> None:
     elsewhere = copy.deepcopy(tuple(base.parts.values()))
     network = strong(base)
     with network.attached(base.parts):
         said = pytest.raises(ConfigError, match=r"Host holds \d+ of the layers .* leave it empty")
         with said, lent_layers(base, elsewhere, "Host"):
             raise AssertionError("not refused")
+        require_shared(base, hosts, "Host")
+        with pytest.raises(ConfigError, match="Host holds the model's layers elsewhere"):
+            require_shared(base, elsewhere, "Host")
         assert not [m for host in elsewhere for m in host.modules() if isinstance(m, Lent)]
 
 
@@ -108,7 +111,12 @@ def test_a_lent_layer_takes_and_gives_the_hosts_dtype() -> None:
     assert lent(x).dtype == torch.bfloat16
     assert not list(lent.parameters())
     own = nn.Linear(4, 4)
-    assert dict(Lent(layer, torch.float32, own).named_parameters()) == dict(own.named_parameters())
+    standing_in = Lent(layer, torch.float32, own)
+    assert dict(standing_in.named_parameters()) == dict(own.named_parameters())
+    assert standing_in.weight is own.weight
+    assert standing_in.in_features == 4
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = standing_in.nothing
 
 
 class Attention(nn.Module):

@@ -41,10 +41,10 @@ class Task:
 
 
 class Lent(Loan):
-    """The loan of a U-Net that is a single layer."""
+    """The loan of a U-Net of one layer."""
 
     def __init__(self) -> None:
-        self.unet = nn.Linear(2, 2)
+        self.unet = nn.Sequential(nn.Linear(2, 2))
         self.current, self.drawn = True, 0
 
     def live(self):
@@ -92,7 +92,8 @@ def studio(modules, monkeypatch):
     modules.processing.StableDiffusionProcessingTxt2Img = Task
     modules.processing.process_images_inner = run
     found.drawing = importlib.import_module("lora_loop.extension.hosts.webui_drawing")
-    base = SimpleNamespace(parts={}, dtype=torch.float32)
+    unet = SimpleNamespace(conv_out=SimpleNamespace(weight=found.loan.unet[0].weight))
+    base = SimpleNamespace(parts={}, dtype=torch.float32, unet=unet)
     found.artist = found.drawing.HostArtist(base, found.loan, "WebUI")
     found.shared = shared
     return found
