@@ -27,6 +27,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 COMMAND = BIN / ("lora-loop.exe" if os.name == "nt" else "lora-loop")
 SOURCES = ("pyproject.toml", "setup.py", "constraints.txt")
+TEST_PROCESSES = 4  # at most; each takes up to 2 GB
 OLDEST, NEWEST = (3, 10), (3, 13)
 TORCH_INDEXES = "https://download.pytorch.org/whl/"
 USAGE = (
@@ -242,13 +243,19 @@ def offers_torch(index: str, constraints: Path) -> bool:
 
 
 def run_tests(options: list[str]) -> int:
-    """Run pytest on the repository; tests marked slow only with --slow."""
+    """Run pytest on the repository; tests marked slow only with --slow.
+
+    Without options the files of tests are shared out among processes, one for each core.
+    """
     marks = []
     if "--slow" in options:
         options = [option for option in options if option != "--slow"]
     else:
         print("running all tests but those marked slow; add --slow for these", flush=True)
         marks = ["-m", "not slow"]
+    if not options:  # pytest's own may not go together with several processes
+        marks += ["--numprocesses=auto", f"--maxprocesses={TEST_PROCESSES}", "--dist=loadfile"]
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.chdir(ROOT)
     return become([str(PYTHON), "-m", "pytest", *marks, *options])
 

@@ -20,7 +20,7 @@ CHROMIUM = os.environ.get("LORA_LOOP_BROWSER") or next(
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # an open page goes on drawing, beside all tests that follow
 def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium on PATH: apt-get install chromium, or set LORA_LOOP_BROWSER")
