@@ -254,7 +254,9 @@ def run_tests(options: list[str]) -> int:
         print("running all tests but those marked slow; add --slow for these", flush=True)
         marks = ["-m", "not slow"]
     if not options:  # pytest's own may not go together with several processes
-        marks += ["--numprocesses=auto", f"--maxprocesses={TEST_PROCESSES}", "--dist=loadfile"]
+        marks += ["--numprocesses=auto", f"--maxprocesses={TEST_PROCESSES}"]
+        # in their own order: that of the browser, few and long, would else come last, alone
+        marks += ["--dist=loadfile", "--no-loadscope-reorder"]
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.chdir(ROOT)
     return become([str(PYTHON), "-m", "pytest", *marks, *options])

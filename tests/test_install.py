@@ -200,6 +200,23 @@ def test_tests_marked_slow_need_to_be_asked_for(script, monkeypatch, capsys):
     assert script.run_tests(["--slow", "-q"]) == ["-m", "pytest", "-q"]
 
 
+def test_all_tests_are_shared_out_among_processes(script, monkeypatch):
+    monkeypatch.setattr(script, "become", lambda command: command[1:])
+    monkeypatch.setattr(script.os, "chdir", lambda _folder: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    shared = [
+        *("--numprocesses=auto", "--maxprocesses=4"),
+        *("--dist=loadfile", "--no-loadscope-reorder"),
+    ]
+    assert script.run_tests([]) == ["-m", "pytest", "-m", "not slow", *shared]
+    assert script.run_tests(["--slow"]) == ["-m", "pytest", *shared]
+    assert script.os.environ["OMP_NUM_THREADS"] == "2"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    script.run_tests([])
+    assert script.os.environ["OMP_NUM_THREADS"] == "1"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+
+
 @pytest.mark.parametrize(("arguments", "status"), [(["train"], 2), (["--help"], 0), (["-x"], 2)])
 def test_commands_that_install_nothing(script, work, capsys, arguments, status):
     assert script.main(arguments) == status

@@ -25,12 +25,15 @@ def labels(widgets):
     return [getattr(widget, "label", None) or "" for widget in widgets.values()]
 
 
+HOSTS = ("preview.host_sampler", "preview.host_scheduler")
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_every_setting_has_its_widget_in_the_users_language(host, desk, language):
     desk.rebind(StandaloneHost(Choices(folders=host.folders(), language=language)))
     _, widgets = built(desk)
     for field in all_fields():
-        assert field.element in widgets, field.name
+        assert (field.element in widgets) == (field.name not in HOSTS), field.name
     chinese = [label for label in labels(widgets) if any("\u4e00" <= c <= "\u9fff" for c in label)]
     assert bool(chinese) == (language == "zh")
 
@@ -40,6 +43,19 @@ def test_a_host_with_a_loaded_model_offers_no_checkpoint(host, desk, monkeypatch
     _, widgets = built(desk)
     assert "lora_loop_base_checkpoint" not in widgets
     assert "lora_loop_base_clip_skip" in widgets
+
+
+def test_a_host_with_samplers_of_its_own_offers_them(host, desk, recipe, monkeypatch):
+    monkeypatch.setattr(host, "samplers", lambda: ("Euler a", "Heun"))
+    monkeypatch.setattr(host, "schedulers", lambda: ("Automatic", "Karras"))
+    desk.remember(replace(recipe, preview=replace(recipe.preview, host_sampler="Heun")))
+    _, widgets = built(desk)
+    wanted = {"sampler": ["", "Euler a", "Heun"], "scheduler": ["", "Automatic", "Karras"]}
+    for name, choices in wanted.items():
+        for place in ("preview", "draw"):  # among all settings, and on the Blocks page
+            widget = widgets[f"lora_loop_{place}_host_{name}"]
+            assert [value for _, value in widget.choices] == choices
+            assert widget.value == ("Heun" if name == "sampler" else "")
 
 
 def test_a_new_page_shows_what_was_used_last(desk, recipe):
