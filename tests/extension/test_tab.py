@@ -53,9 +53,9 @@ def test_a_host_with_samplers_of_its_own_offers_them(host, desk, recipe, monkeyp
     wanted = {"sampler": ["", "Euler a", "Heun"], "scheduler": ["", "Automatic", "Karras"]}
     for name, choices in wanted.items():
         for place in ("preview", "draw"):  # among all settings, and on the Blocks page
-            widget = widgets[f"lora_loop_{place}_host_{name}"]
-            assert [value for _, value in widget.choices] == choices
-            assert widget.value == ("Heun" if name == "sampler" else "")
+            widget = vars(widgets[f"lora_loop_{place}_host_{name}"])
+            assert [value for _, value in widget["choices"]] == choices
+            assert widget["value"] == ("Heun" if name == "sampler" else "")
 
 
 def test_a_new_page_shows_what_was_used_last(desk, recipe):
