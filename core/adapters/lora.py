@@ -216,18 +216,20 @@ def merged_memory(layers: Sequence[nn.Module]) -> dict[Any, Any] | None:
     """
     if not torch.is_grad_enabled():
         return None
-    state: list[object] = []
+    banks: dict[merged.MergedBank, None] = {}
     for layer in layers:
-        if not isinstance(layer, LoRALayer) or layer.place is None or not layer.place[0].collects:
+        if not isinstance(layer, LoRALayer) or layer.place is None:
             return None
-        layer.place[0].refresh()
-        state += (id(layer), layer.place[0].epoch)
-    first = layers[0]
-    if not isinstance(first, LoRALayer) or first.place is None:
+        banks[layer.place[0]] = None
+    first = next(iter(banks))
+    if updates.autocast_dtype(first.device.type) is not None:
         return None
-    if updates.autocast_dtype(first.weight.device.type) is not None:
-        return None
-    return first.place[0].memory.setdefault(tuple(state), {})
+    for bank in banks:
+        if not bank.collects:
+            return None
+        bank.refresh()
+    state = (*map(id, layers), *(bank.epoch for bank in banks))
+    return first.memory.setdefault(state, {})
 
 
 def check_fit(base: nn.Module, weights: LoRAWeights) -> None:

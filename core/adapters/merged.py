@@ -80,6 +80,11 @@ class MergedBank:
         self.epoch, self.memory = object(), dict[Any, dict[Any, Any]]()
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._weights_LOI.device
+
+    @property
     def collects(self) -> bool:
         """Whether gradients of the weights are wanted."""
         return self._gradients_LOI is not None

@@ -52,7 +52,7 @@ class Packed:
 
     def __init__(self) -> None:
         self._tensors: ResidualTensors | None = None
-        self._made_of: list[tuple[int, int, int]] = []
+        self._made_of: list[tuple[int, ...]] = []
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Packed:
         """A copy makes its own: packed tensors can't be copied."""
@@ -66,19 +66,22 @@ class Packed:
         layers = [block.norm1, block.conv1, block.norm2, block.conv2]
         if block.conv_shortcut is not None:
             layers.append(block.conv_shortcut)
-        if not can_pack() or autocast_dtype(x.device.type) is not None:
+        if autocast_dtype(x.device.type) is not None:
             return None
-        if not all(map(_is_plain, layers)):
-            return None
-        made_of = [_stamp(layer.weight) for layer in layers]
-        if self._tensors is None or made_of != self._made_of:
-            self._tensors, self._made_of = _packed(block, x), made_of
+        made_of = [_stamp(layer) for layer in layers]
+        if made_of != self._made_of:
+            fits = can_pack() and all(map(_is_plain, layers))
+            self._tensors, self._made_of = _packed(block, x) if fits else None, made_of
         return self._tensors
 
 
-def _stamp(weight: Tensor) -> tuple[int, int, int]:
-    """What changes where a weight is replaced, moved or written to."""
-    return id(weight), weight.data_ptr(), weight._version  # noqa: SLF001  (its only name)
+def _stamp(layer: Any) -> tuple[int, ...]:
+    """What changes where a layer or its weight is replaced, moved, written to or trained."""
+    weight = layer.weight
+    return (
+        *(id(layer), id(weight), weight.data_ptr()),
+        *(weight._version, weight.requires_grad),  # noqa: SLF001  (its only name)
+    )
 
 
 def can_pack() -> bool:

@@ -23,6 +23,8 @@ from ..adapters.lora import merged_memory, merged_weight
 from .small_norms import GroupNorm, LayerNorm
 
 _Biased = tuple[Tensor, Tensor]
+Place = tuple[dict[str, Any], str]
+"""A parent's modules by name, and a name."""
 
 
 class _BlockTensors(NamedTuple):
@@ -53,18 +55,26 @@ class TransformerTensors(NamedTuple):
         return self.proj_in[0]
 
 
+def layer_places(transformer: Any) -> list[Place]:
+    """Where a spatial transformer's layers are: asking modules for each takes longer than it may.
+
+    A network that is attached puts its own layers into the same places.
+    """
+    places = [(transformer, "proj_in"), (transformer, "proj_out")]
+    for block in transformer.transformer_blocks:
+        for attention in (block.attn1, block.attn2):
+            places += [(attention, name) for name in ("to_q", "to_k", "to_v")]
+            places.append((attention.to_out, "0"))
+        places += [(block.ff.net[0], "proj"), (block.ff.net, "2")]
+    return [(parent._modules, name) for parent, name in places]  # noqa: SLF001  (its only name)
+
+
 def transformer_tensors(transformer: Any) -> TransformerTensors | None:
     """The weights of a spatial transformer whose layers are all merged and trained, else None.
 
     They are found once, and kept beside the merged weights for as long as these last.
     """
-    blocks = transformer.transformer_blocks
-    layers = [transformer.proj_in, transformer.proj_out]
-    for block in blocks:
-        for attention in (block.attn1, block.attn2):
-            layers += (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0])
-        layers += (block.ff.net[0].proj, block.ff.net[2])
-    memory = merged_memory(layers)
+    memory = merged_memory([modules[name] for modules, name in transformer.layer_places])
     if memory is None:
         return None
     if transformer not in memory:

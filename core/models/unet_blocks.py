@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..adapters.lora import project
 from .small_residual import Packed, small_residual
-from .small_transformer import small_transformer, transformer_tensors
+from .small_transformer import layer_places, small_transformer, transformer_tensors
 
 _UNKNOWN = ("attention_mask", "encoder_attention_mask", "class_labels", "cross_attention_kwargs")
 
@@ -148,6 +148,7 @@ class SpatialTransformer(nn.Module):
         self.norm, self.proj_in, self.proj_out = source.norm, source.proj_in, source.proj_out
         self.transformer_blocks = nn.ModuleList(map(TransformerBlock, source.transformer_blocks))
         self.is_linear = isinstance(source.proj_in, nn.Linear)
+        self.layer_places = layer_places(self)
 
     def forward(self, x: Tensor, encoder_hidden_states: Tensor, **others: Any) -> tuple[Tensor]:
         """Transform (B, C, h, w) by encoder_hidden_states (B, M, C of the text).
