@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from step import load_package
 
-_CELLS = 10  # of one grid
+_CELLS = 4  # of one grid: pictures of each kind take turns often, as a machine's pace changes
 ROOT = Path(__file__).resolve().parent.parent
 
 

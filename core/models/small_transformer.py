@@ -195,9 +195,11 @@ def _backward(
     x1, n2, mean2, rstd2, q2, k2, v2, p2, o2 = kept[9:18]
     x2, n3, mean3, rstd3, hidden, opened, mixed = kept[18:]
     d_mixed = _back(d_out, mixed, w.ff2[0])
-    values, gate = hidden.chunk(2, -1)
-    d_gate = torch.ops.aten.gelu_backward(d_mixed * values, gate)
-    d_n3 = _back(torch.cat([d_mixed * opened, d_gate], -1), n3, w.ff1[0])
+    (values, gate), d_hidden = hidden.chunk(2, -1), torch.empty_like(hidden)
+    d_values, d_gate = d_hidden.chunk(2, -1)
+    torch.mul(d_mixed, opened, out=d_values)
+    torch.ops.aten.gelu_backward.grad_input(d_mixed.mul_(values), gate, grad_input=d_gate)
+    d_n3 = _back(d_hidden, n3, w.ff1[0])
     d_x2 = w.norms[2].back(d_n3, x2, mean3, rstd3).add_(d_out)
 
     d_q2, *d_kv2 = _attend_back(_back(d_x2, o2, w.out2[0]), q2, k2, v2, p2)
