@@ -129,7 +129,7 @@ class CaptionEditor:
             listen(turned.then, look, view, self.outputs)
         listen(self._filter.input, look, view, self.outputs)
         picked = [self._chosen, self._text, self._told]
-        self._gallery.select(self._pick, [self._pictures], picked)
+        listen(self._gallery.select, self._pick, [self._pictures], picked)
         saved = listen(
             self._save.click,
             answering(self._saved, 1),
