@@ -18,8 +18,11 @@ def update(**changes: Any) -> dict[str, Any]:
 
 def known(make: Callable[..., Any], **options: Any) -> dict[str, Any]:
     """Those of the options that this version's `make` takes."""
-    # Forge puts gradio 4's events, and what follows on them, into functions of its own
-    takes = inspect.signature(getattr(make, "replaced_event", make)).parameters.values()
+    # Forge puts gradio 4's events, and what follows on them, into functions of its own; an event of
+    # a component whose parent has it too is wrapped twice
+    while hasattr(make, "replaced_event"):
+        make = make.replaced_event
+    takes = inspect.signature(make).parameters.values()
     names = {one.name for one in takes if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
     if names == {"_js"}:
         names = {"js", "queue", "api_name", "show_progress"}

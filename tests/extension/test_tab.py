@@ -166,14 +166,16 @@ def test_options_that_a_version_does_not_know_are_left_out():
     assert known(make, label="x", colour="red") == {"label": "x"}
 
     class Wrapped:
-        replaced_event = staticmethod(make)
+        def __init__(self, event):
+            self.replaced_event = event
 
         def __call__(self, *args, **kwargs):
-            return make(*args, **kwargs)
+            return self.replaced_event(*args, **kwargs)
 
     def then(*args, _js=None, **kwargs):
         return args, _js, kwargs
 
-    assert known(Wrapped(), label="x", colour="red") == {"label": "x"}
+    assert known(Wrapped(make), label="x", colour="red") == {"label": "x"}
+    assert known(Wrapped(Wrapped(make)), label="x", colour="red") == {"label": "x"}
     assert known(then, js="x", _js="x", queue=False, colour="red") == {"js": "x", "queue": False}
     assert update(value=1)["value"] == 1
