@@ -32,7 +32,20 @@ ROOT = Path(__file__).resolve().parent.parent
 SHAPES = {
     "embedded": {"block_out_channels": (64, 64, 128, 128), "cross_attention_dim": 96},
     "sd15": {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
+    "sdxl": {
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
 }
+POOLED = {"sdxl": 1280}  # the width of the pooled text, for those that take one
 WARM_UP = 2
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -61,7 +74,8 @@ def make_unet(model: str, dtype: torch.dtype, device: torch.device) -> torch.nn.
 
     torch.manual_seed(0)
     network: Any = diffusers
-    unet = network.UNet2DConditionModel(attention_head_dim=8, **SHAPES[model])
+    with device:
+        unet = network.UNet2DConditionModel(**{"attention_head_dim": 8, **SHAPES[model]})
     unet.requires_grad_(False).eval().to(device=device, dtype=dtype)
     plain = device.type == "cpu" and model == "embedded"
     unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
@@ -80,21 +94,24 @@ def as_ours(unet: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     return own
 
 
-def bare_step(unet: Any, size: int, batch: int, dtype: torch.dtype) -> Callable[[], None]:
+def bare_step(unet: Any, options: argparse.Namespace, dtype: torch.dtype) -> Callable[[], None]:
     """Forward and gradient of the input."""
     device = next(unet.parameters()).device
+    size, batch = options.size, options.batch
     latents = torch.randn(batch, 4, size // 8, size // 8, device=device, dtype=dtype)
     context = torch.randn(batch, 77, unet.config.cross_attention_dim, device=device, dtype=dtype)
     timestep = torch.randint(0, 1000, (batch,), device=device)
+    pooled = torch.randn(batch, POOLED.get(options.model, 0), device=device, dtype=dtype)
+    added = {"text_embeds": pooled, "time_ids": torch.zeros(batch, 6, device=device)}
 
     def step() -> None:
         x = latents.detach().requires_grad_(True)
-        unet(x, timestep, context, return_dict=False)[0].sum().backward()
+        unet(x, timestep, context, added_cond_kwargs=added, return_dict=False)[0].sum().backward()
 
     return step
 
 
-def our_step(unet: Any, size: int, batch: int, rank: int) -> tuple[Callable[[], Any], Any]:
+def our_step(unet: Any, options: argparse.Namespace) -> tuple[Callable[[], Any], Any]:
     """One whole optimizer step of the real trainer, and the network to attach for it.
 
     In the U-Net's own dtype.
@@ -106,6 +123,7 @@ def our_step(unet: Any, size: int, batch: int, rank: int) -> tuple[Callable[[], 
     from lora_loop.core.train.trainer import Trainer, TrainingData
 
     dtype = unet.conv_in.weight.dtype
+    size, batch, rank = options.size, options.batch, options.rank
     config = NetworkConfig(rank=rank, alpha=rank, text_encoder=False)
     recipe = Recipe(
         dataset=DatasetConfig(folder="."),
@@ -115,17 +133,24 @@ def our_step(unet: Any, size: int, batch: int, rank: int) -> tuple[Callable[[], 
     network = Network.create(find_targets({"unet": unet}), config, seed=0)
     shape = (4, size // 8, size // 8)
     indices = SimpleNamespace(indices=tuple(range(batch)))
+    context = torch.randn(77, unet.config.cross_attention_dim, dtype=dtype)
+    width = POOLED.get(options.model)
+    pooled = None if width is None else torch.randn(width, dtype=dtype)
     data = TrainingData(
         batches=SimpleNamespace(steps=10**6, of_step=lambda _step: (indices,)),  # type: ignore[arg-type]
         latents=[(torch.randn(shape), torch.rand(shape)) for _ in range(batch)],
         captions=["a"] * batch,
-        conditions={"a": (torch.randn(77, unet.config.cross_attention_dim, dtype=dtype), None)},
+        conditions={"a": (context, pooled)},
         time_ids=torch.zeros(batch, 6),
     )
+
+    def predict(xt: Any, timestep: Any, condition: Any, sizes: Any) -> Any:
+        added = {"text_embeds": condition.pooled, "time_ids": sizes}
+        context = condition.context
+        return unet(xt.to(dtype), timestep, context, added_cond_kwargs=added, return_dict=False)[0]
+
     base = SimpleNamespace(
-        predict=lambda xt, timestep, condition, _sizes: unet(
-            xt.to(dtype), timestep, condition.context, return_dict=False
-        )[0],
+        predict=predict,
         device=next(unet.parameters()).device,
         prediction="epsilon",
         zero_terminal_snr=False,
@@ -150,19 +175,30 @@ SETTINGS = {"stock allocator": False, "memory.keep_memory": True}
 Rows = dict[str, dict[str, list[float]]]
 
 
-def measure(options: argparse.Namespace) -> Rows:
+def peak(step: Callable[[], Any]) -> float:
+    """MiB that a call takes on the GPU above what lies there before it."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def measure(options: argparse.Namespace) -> tuple[Rows, dict[str, float]]:
     """Seconds of every call, by allocator setting and variant; all of them take turns.
 
-    The settings change places twice, so that a machine that slows down hits both.
+    The settings change places twice, so that a machine that slows down hits both. And the peaks of
+    memory, on a GPU.
     """
     from lora_loop.core.train.allocator import kept_memory
 
     dtype = DTYPES[options.precision]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     unet = make_unet(options.model, dtype, device)
-    bare = bare_step(unet, options.size, options.batch, dtype)
+    bare = bare_step(unet, options, dtype)
     own = as_ours(unet, device)
-    ours, network = our_step(own, options.size, options.batch, options.rank)
+    ours, network = our_step(own, options)
 
     rows: Rows = {name: {"bare": [], "ours": []} for name in SETTINGS}
     with network.attached({"unet": own}), network.training():
@@ -174,7 +210,8 @@ def measure(options: argparse.Namespace) -> Rows:
                 for _ in range((options.rounds + 1) // 2):
                     rows[name]["bare"].append(timed(bare))
                     rows[name]["ours"].append(timed(ours))
-    return rows
+        peaks = {"bare": peak(bare), "ours": peak(ours)} if device.type == "cuda" else {}
+    return rows, peaks
 
 
 def summary(rows: dict[str, list[float]]) -> dict[str, float]:
@@ -225,7 +262,8 @@ def main(argv: list[str] | None = None) -> int:
         },
     }
     print(json.dumps(record))
-    for name, rows in measure(options).items():
+    measured, peaks = measure(options)
+    for name, rows in measured.items():
         record[name] = row = summary(rows)
         print(
             f"{name:20} bare {row['bare']:.3f} s   ours {row['ours']:.3f} s   "
@@ -234,6 +272,11 @@ def main(argv: list[str] | None = None) -> int:
     shipped = record["memory.keep_memory"]["ours"] / record["stock allocator"]["bare"]
     record["ours as shipped / bare as found"] = shipped
     print(f"ours as shipped beside the bare U-Net with the stock allocator: {shipped:.3f}")
+    if peaks:
+        record["MiB"] = peaks
+        print(
+            f"peak above the weights: bare {peaks['bare']:.0f} MiB   ours {peaks['ours']:.0f} MiB"
+        )
     if options.output:
         with options.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+ON_THE_CPU = "--always-cpu --skip-torch-cuda-test --skip-version-check"
 SCENARIOS = (
     "trained",
     "stopped",
@@ -30,7 +31,7 @@ def start(forge, folder, checkpoint):
         *("--data-dir", str(folder / "data")),
         *("--lora-dir", str(folder / "loras")),
         *("--ckpt", str(checkpoint), "--ckpt-dir", str(checkpoint.parent)),
-        *("--always-cpu", "--skip-torch-cuda-test", "--skip-version-check"),
+        *os.environ.get("FORGE_FLAGS", ON_THE_CPU).split(),
         "--no-download-sd-model",
     ]
     sys.path.insert(0, str(forge))

@@ -365,7 +365,7 @@ def digests(tensors: dict[str, Tensor]) -> dict[str, str]:
     found = {}
     for name, tensor in tensors.items():
         whole = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        found[name] = hashlib.sha256(whole.numpy().data).hexdigest()
+        found[name] = hashlib.sha256(whole.cpu().numpy().data).hexdigest()
     return found
 
 

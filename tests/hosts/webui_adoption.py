@@ -3,8 +3,11 @@
 python webui_adoption.py WEBUI REPOSITORY FOUND FOLDER [SCENARIO ...]
 """
 
+import os
 import sys
 from pathlib import Path
+
+ON_THE_CPU = "--use-cpu all --no-half --skip-torch-cuda-test --skip-version-check"
 
 SCENARIOS = ("trained", "stopped", "failed", "rested", "merged", "drawn", "drawn_by_host", "fp8")
 LAST = ("overwritten", "changed", "in_low_memory")  # each leaves the host otherwise than before
@@ -17,7 +20,7 @@ def start(webui, folder, checkpoint):
         *("--data-dir", str(folder / "data")),
         *("--lora-dir", str(folder / "loras")),
         *("--ckpt", str(checkpoint), "--ckpt-dir", str(checkpoint.parent)),
-        *("--use-cpu", "all", "--no-half", "--skip-torch-cuda-test", "--skip-version-check"),
+        *os.environ.get("WEBUI_FLAGS", ON_THE_CPU).split(),
         *("--no-download-sd-model", "--do-not-download-clip", "--disable-nan-check"),
     ]
     sys.path.insert(0, str(webui))
