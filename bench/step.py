@@ -118,7 +118,13 @@ def our_step(unet: Any, options: argparse.Namespace) -> tuple[Callable[[], Any],
     """
     from lora_loop.core.adapters.network import Network
     from lora_loop.core.adapters.targets import find_targets
-    from lora_loop.core.config.recipe import DatasetConfig, NetworkConfig, Recipe, TrainingConfig
+    from lora_loop.core.config.recipe import (
+        DatasetConfig,
+        MemoryConfig,
+        NetworkConfig,
+        Recipe,
+        TrainingConfig,
+    )
     from lora_loop.core.train.precision import precision_of
     from lora_loop.core.train.trainer import Trainer, TrainingData
 
@@ -129,6 +135,7 @@ def our_step(unet: Any, options: argparse.Namespace) -> tuple[Callable[[], Any],
         dataset=DatasetConfig(folder="."),
         network=config,
         training=TrainingConfig(batch_size=batch),
+        memory=MemoryConfig(cuda_graphs=not options.no_graphs),
     )
     network = Network.create(find_targets({"unet": unet}), config, seed=0)
     shape = (4, size // 8, size // 8)
@@ -150,6 +157,7 @@ def our_step(unet: Any, options: argparse.Namespace) -> tuple[Callable[[], Any],
         return unet(xt.to(dtype), timestep, context, added_cond_kwargs=added, return_dict=False)[0]
 
     base = SimpleNamespace(
+        unet=unet,
         predict=predict,
         device=next(unet.parameters()).device,
         prediction="epsilon",
@@ -175,14 +183,13 @@ SETTINGS = {"stock allocator": False, "memory.keep_memory": True}
 Rows = dict[str, dict[str, list[float]]]
 
 
-def peak(step: Callable[[], Any]) -> float:
-    """MiB that a call takes on the GPU above what lies there before it."""
-    torch.cuda.synchronize()
+def peak(step: Callable[[], Any], weights: int) -> float:
+    """MiB that calls take on the GPU beside the weights' bytes, the recording of one included."""
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
+    for _ in range(WARM_UP + 1):
+        timed(step)
+    return (torch.cuda.max_memory_reserved() - weights) / 2**20
 
 
 def measure(options: argparse.Namespace) -> tuple[Rows, dict[str, float]]:
@@ -201,7 +208,11 @@ def measure(options: argparse.Namespace) -> tuple[Rows, dict[str, float]]:
     ours, network = our_step(own, options)
 
     rows: Rows = {name: {"bare": [], "ours": []} for name in SETTINGS}
+    peaks: dict[str, float] = {}
     with network.attached({"unet": own}), network.training():
+        if device.type == "cuda":
+            weights = torch.cuda.memory_allocated()
+            peaks = {"bare": peak(bare, weights), "ours": peak(ours, weights)}
         for name in (*SETTINGS, *reversed(SETTINGS)):
             with kept_memory(SETTINGS[name]):
                 for _ in range(WARM_UP):
@@ -210,7 +221,6 @@ def measure(options: argparse.Namespace) -> tuple[Rows, dict[str, float]]:
                 for _ in range((options.rounds + 1) // 2):
                     rows[name]["bare"].append(timed(bare))
                     rows[name]["ours"].append(timed(ours))
-        peaks = {"bare": peak(bare), "ours": peak(ours)} if device.type == "cuda" else {}
     return rows, peaks
 
 
@@ -240,6 +250,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64, help="pixels, a multiple of 64")
     parser.add_argument("--batch", type=int, help="default: 8 for embedded, as its demo trains; 1")
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument(
+        "--no-graphs", action="store_true", help="on a GPU: take steps call by call"
+    )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--output", type=Path, help="append the result to this JSON-lines file")
     options = parser.parse_args(argv)
@@ -258,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
         "torch": torch.__version__,
         **{
             k: getattr(options, k)
-            for k in ("model", "precision", "size", "batch", "rank", "rounds")
+            for k in ("model", "precision", "size", "batch", "rank", "rounds", "no_graphs")
         },
     }
     print(json.dumps(record))

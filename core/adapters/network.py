@@ -242,8 +242,8 @@ class Network(LiveNetwork):
             for flat in self._factors.values():
                 flat.drop_gradients()
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to those that the factors hold.
+    def backward(self, roots: Tensor | list[Tensor], gradients: list[Tensor] | None = None) -> None:
+        """Add the gradients of a loss, or of tensors with theirs, to those that the factors hold.
 
         RuntimeError outside of training(), and where the factors or their gradients were moved.
         """
@@ -251,9 +251,9 @@ class Network(LiveNetwork):
             raise RuntimeError("a network's backward pass needs its training() block")
         for flat in self._factors.values():
             flat.require_in_place()
-        loss.backward()
-        for part, gradients in self._gradients.items():
-            for bank in gradients:
+        torch.autograd.backward(roots, gradients)
+        for part, banks in self._gradients.items():
+            for bank in banks:
                 merged = self._banks.get(part, {}).get(bank.paths)
                 if merged is not None:
                     merged.settle(bank)

@@ -39,6 +39,19 @@ class MemoryConfig:
             "启。",
         ),
     )
+    cuda_graphs: bool = setting(
+        True,
+        Text("CUDA graphs", "CUDA 图"),
+        Text(
+            "On an NVIDIA GPU, record a step of each picture size once and replay it as a whole: "
+            "the GPU no longer waits for Python, which makes small batches several times faster, "
+            "with the same result. Without effect together with gradient checkpointing. Off where "
+            "memory is scarce and pictures have many sizes.",
+            "使用 NVIDIA GPU 时，每种图片尺寸的一步只录制一次，之后整体重放：GPU 不再等待 "
+            "Python，小批量时可快数倍，结果相同。与梯度检查点同时开启时不起作用。显存紧张且图片"
+            "尺寸很多时关闭。",
+        ),
+    )
     keep_memory: bool = setting(
         True,
         Text("Keep freed memory", "保留已释放的内存"),

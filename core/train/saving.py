@@ -30,7 +30,7 @@ _FACTOR = "factor."
 _BOUND_BY_CONTENT = {
     "dataset": ("folder",),
     "base": ("checkpoint", "vae"),
-    "memory": ("keep_memory",),
+    "memory": ("cuda_graphs", "keep_memory"),
 }
 
 

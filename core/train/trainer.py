@@ -17,6 +17,7 @@ from ..models.text import Condition, TextOptions
 from .lr import lr_factor
 from .optimizers import make_optimizer
 from .precision import Precision, make_scaler
+from .recorded import RecordedSteps, StepInputs, recorder_for
 from .step import Draws, Latents, denoising_loss, draw, make_objective
 
 
@@ -71,6 +72,11 @@ class Trainer:
         self._parameters = [
             parameter for group in self._optimizer.param_groups for parameter in group["params"]
         ]
+        record = recorder_for(self._device, recipe.memory)
+        weights = [*base.unet.parameters(), *self._parameters]
+        self._recorded = record and RecordedSteps(
+            self._add_gradients, network.backward, weights, record
+        )
 
     @property
     def lr(self) -> float:
@@ -84,11 +90,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         micro_batches = self._data.batches.of_step(self.step)
-        total = torch.zeros((), device=self._device)
-        for micro, batch in enumerate(micro_batches):
-            loss = self._loss(batch, micro) / len(micro_batches)
-            self._network.backward(self._scaler.scale(loss))
-            total += loss.detach()
+        total = self._gradients(micro_batches)
         self._refuse_divergence(total)
         self._scaler.unscale_(self._optimizer)
         if self._recipe.optimizer.max_grad_norm > 0:
@@ -149,7 +151,38 @@ class Trainer:
             ) from error
         return state
 
-    def _loss(self, batch: Batch, micro: int) -> Tensor:
+    def _gradients(self, micro_batches: Sequence[Batch]) -> Tensor:
+        """Add up the gradients of a step; its loss. Recordings make room where memory runs out."""
+        try:
+            return self._sum(micro_batches)
+        except torch.cuda.OutOfMemoryError:
+            if self._recorded is None or not self._recorded.release():
+                raise
+        self._network.after_step()  # forgets the gradients of a part of the step
+        return self._sum(micro_batches)
+
+    def _sum(self, micro_batches: Sequence[Batch]) -> Tensor:
+        total = torch.zeros((), device=self._device)
+        work = self._add_gradients if self._recorded is None else self._recorded.run
+        for micro, batch in enumerate(micro_batches):
+            total += work(self._inputs(batch, micro), len(micro_batches))
+        return total
+
+    def _add_gradients(self, inputs: StepInputs, share: int) -> Tensor:
+        """Add the gradients of a micro-batch, one of `share` in its step; its part of the loss."""
+        loss = self._loss(inputs) / share
+        self._network.backward(self._scaler.scale(loss))
+        return loss.detach()
+
+    def _loss(self, inputs: StepInputs) -> Tensor:
+        latents, draws, condition, sizes = inputs
+
+        def predict(xt: Tensor, timestep: Tensor) -> Tensor:
+            return self._base.predict(xt, timestep, condition, sizes)
+
+        return denoising_loss(predict, latents, draws, self._objective)
+
+    def _inputs(self, batch: Batch, micro: int) -> StepInputs:
         means, stds = zip(*(self._data.latents[index] for index in batch.indices), strict=True)
         latents = Latents(self._moved(torch.stack(means)), self._moved(torch.stack(stds)))
         seed = self._recipe.training.seed
@@ -161,11 +194,7 @@ class Trainer:
         sizes = None
         if condition.pooled is not None:
             sizes = self._moved(self._data.time_ids[list(batch.indices)])
-
-        def predict(xt: Tensor, timestep: Tensor) -> Tensor:
-            return self._base.predict(xt, timestep, condition, sizes)
-
-        return denoising_loss(predict, latents, draws, self._objective)
+        return StepInputs(latents, draws, condition, sizes)
 
     def _condition(self, captions: list[str]) -> Condition:
         known = self._data.conditions
