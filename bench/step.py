@@ -111,8 +111,8 @@ def bare_step(unet: Any, options: argparse.Namespace, dtype: torch.dtype) -> Cal
     return step
 
 
-def our_step(unet: Any, options: argparse.Namespace) -> tuple[Callable[[], Any], Any]:
-    """One whole optimizer step of the real trainer, and the network to attach for it.
+def our_step(unet: Any, options: argparse.Namespace) -> tuple[Any, Any]:
+    """The real trainer, and the network to attach for its steps.
 
     In the U-Net's own dtype.
     """
@@ -165,7 +165,7 @@ def our_step(unet: Any, options: argparse.Namespace) -> tuple[Callable[[], Any],
     )
     precision = precision_of(dtype)
     trainer = Trainer(base, network, data, recipe, precision)  # type: ignore[arg-type]
-    return trainer.advance, network
+    return trainer, network
 
 
 def timed(step: Callable[[], Any]) -> float:
@@ -205,11 +205,12 @@ def measure(options: argparse.Namespace) -> tuple[Rows, dict[str, float]]:
     unet = make_unet(options.model, dtype, device)
     bare = bare_step(unet, options, dtype)
     own = as_ours(unet, device)
-    ours, network = our_step(own, options)
+    trainer, network = our_step(own, options)
+    ours = trainer.advance
 
     rows: Rows = {name: {"bare": [], "ours": []} for name in SETTINGS}
     peaks: dict[str, float] = {}
-    with network.attached({"unet": own}), network.training():
+    with network.attached({"unet": own}), network.training(), trainer.recording():
         if device.type == "cuda":
             weights = torch.cuda.memory_allocated()
             peaks = {"bare": peak(bare, weights), "ours": peak(ours, weights)}
@@ -250,9 +251,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64, help="pixels, a multiple of 64")
     parser.add_argument("--batch", type=int, help="default: 8 for embedded, as its demo trains; 1")
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument(
-        "--no-graphs", action="store_true", help="on a GPU: take steps call by call"
-    )
+    parser.add_argument("--no-graphs", action="store_true", help="on a GPU: call by call")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--output", type=Path, help="append the result to this JSON-lines file")
     options = parser.parse_args(argv)

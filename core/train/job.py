@@ -98,6 +98,7 @@ class Job:
             self._network.attached(base.parts),
             self._network.training(),
             gradient_checkpointing(list(base.parts.values()), checkpointing),
+            trainer.recording(),
         ):
             return train_steps(trainer, self._on_event, stop, after_step, keeper.is_due)
 

@@ -11,6 +11,7 @@ Source: Nguyen, Carilli, Eryilmaz et al. 2021, "Accelerating PyTorch with CUDA G
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -57,11 +58,17 @@ Record = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 Backward = Callable[[list[Tensor], list[Tensor]], None]
 
 
+@cache
+def _stream(device: torch.device) -> Any:
+    """The stream to record on; one for all trainings, as cuBLAS keeps some memory for each."""
+    return torch.cuda.Stream(device)
+
+
 class CudaRecorder:
-    """Records into graphs that share one pool of memory, on a stream of its own."""
+    """Records into graphs that share one pool of memory."""
 
     def __init__(self, device: torch.device) -> None:
-        self.stream: Any = torch.cuda.Stream(device)
+        self._stream = _stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -69,7 +76,7 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         # a host's other threads may use the device meanwhile
         with torch.cuda.graph(
-            graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
         ):
             loss = run()
 
@@ -84,7 +91,8 @@ def recorder_for(device: torch.device, memory: MemoryConfig) -> Record | None:
     """What records steps on this device; None where they are not recorded."""
     # what is computed twice asks for the state of the GPU's random numbers, which no graph can
     wanted = memory.cuda_graphs and not memory.gradient_checkpointing
-    return CudaRecorder(device) if device.type == "cuda" and wanted else None
+    able = device.type == "cuda" and torch.version.hip is None  # AMD's cards are "cuda" as well
+    return CudaRecorder(device) if able and wanted else None
 
 
 class RecordedSteps:
@@ -122,6 +130,7 @@ class RecordedSteps:
         """Give the recordings' memory back, and record no more; whether there was any."""
         held, self._records = bool(self._recorded), False
         self._recorded.clear()
+        self._parameters = []
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return held

@@ -1,6 +1,7 @@
 """One training: its position, factors and optimizer, moved on by whole optimizer steps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -72,11 +73,26 @@ class Trainer:
         self._parameters = [
             parameter for group in self._optimizer.param_groups for parameter in group["params"]
         ]
-        record = recorder_for(self._device, recipe.memory)
-        weights = [*base.unet.parameters(), *self._parameters]
-        self._recorded = record and RecordedSteps(
-            self._add_gradients, network.backward, weights, record
-        )
+        self._recorded: RecordedSteps | None = None
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Let steps be recorded and replayed in a with block, where the device can do that.
+
+        To be entered while the network is trained. All memory of it is given back.
+        """
+        record = recorder_for(self._device, self._recipe.memory)
+        if record is None:
+            yield
+            return
+        weights = [*self._base.unet.parameters(), *self._parameters]
+        recorded = RecordedSteps(self._add_gradients, self._network.backward, weights, record)
+        try:
+            self._recorded = recorded
+            yield
+        finally:
+            self._recorded = None
+            recorded.release()
 
     @property
     def lr(self) -> float:

@@ -1,10 +1,10 @@
 """Real hosts, installed outside of the repository, driven by their own Python.
 
 WEBUI_DIR, FORGE_DIR and COMFYUI_DIR name their folders; WEBUI_PYTHON, FORGE_PYTHON and
-COMFYUI_PYTHON the interpreters, where they are not in venv/bin/python of those folders. WEBUI_FLAGS
-and FORGE_FLAGS are what their adoption is started with, instead of what keeps it on the CPU. LBW_DIR
-and INSPIRE_DIR name the folders of the peers' extensions, sd-webui-lora-block-weight and
-ComfyUI-Inspire-Pack.
+COMFYUI_PYTHON the interpreters, where they are not in venv/bin/python of those folders.
+WEBUI_FLAGS and FORGE_FLAGS are what their adoption is started with, instead of what keeps it on
+the CPU. LBW_DIR and INSPIRE_DIR name the folders of the peers' extensions,
+sd-webui-lora-block-weight and ComfyUI-Inspire-Pack.
 """
 
 import json

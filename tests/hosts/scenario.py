@@ -255,12 +255,13 @@ class Scenarios:
         """Do the work; what of the host's model and picture is different afterwards."""
         first = self._subject.picture(prompt)
         before, facts = self._digests(), facts_of(self._subject.tensors())
-        memory = resident()
+        memory, on_gpu = resident(), bytes_on_gpu()
         error = work()
         after = facts_of(self._subject.tensors())
         return {
             "error": error,
             "memory grows": round(resident() / memory - 1, 4),
+            "GPU memory grows": bytes_on_gpu() - on_gpu,
             "weights differ": not_equal(self._digests(), before),
             "facts differ": [name for name, own in after.items() if own != facts[name]],
             "picture differs": distance(self._subject.picture(prompt), first),
@@ -358,6 +359,11 @@ def resident() -> int:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return psutil.Process().memory_info().rss
+
+
+def bytes_on_gpu() -> int:
+    """Bytes that all tensors of this process take on the GPU."""
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
 
 
 def digests(tensors: dict[str, Tensor]) -> dict[str, str]:

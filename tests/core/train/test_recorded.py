@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from lora_loop.core import session
+from lora_loop.core.events import StepDone
 from lora_loop.core.train import step, trainer
 
 
@@ -115,7 +116,8 @@ def test_moved_weights_are_recorded_anew(recipe, use, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: nothing was recorded")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_gpu_replays_what_it_computes(recipe, precision, caplog):
+def test_a_gpu_replays_what_it_computes(recipe, precision, caplog, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     recipe = replace(recipe, memory=replace(recipe.memory, precision=precision))
     found = []
     for graphs in (False, True):
@@ -124,6 +126,28 @@ def test_a_gpu_replays_what_it_computes(recipe, precision, caplog):
         base = session.open_base(own.base, own.memory, torch.device("cuda"))
         path = session.run(session.make_plan(own), base).path
         found.append(load_file(path))
-    for name, tensor in found[0].items():
-        torch.testing.assert_close(tensor, found[1][name], rtol=2e-2, atol=2e-3, msg=name)
+    apart = max(float((tensor - found[1][name]).abs().max()) for name, tensor in found[0].items())
+    assert apart < 2e-3, apart
     assert not [r for r in caplog.records if "recorded" in r.getMessage()]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: nothing was recorded")
+def test_a_gpu_goes_on_where_it_was_stopped(recipe, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    recipe = replace(recipe, memory=replace(recipe.memory, precision="bf16"))
+    base = session.open_base(recipe.base, recipe.memory, torch.device("cuda"))
+    whole = load_file(session.run(session.make_plan(recipe), base).path)
+
+    recipe = replace(recipe, output=replace(recipe.output, name="halves"))
+    events = []
+    plan = session.make_plan(recipe)
+
+    def half() -> bool:
+        return sum(isinstance(event, StepDone) for event in events) >= 3
+
+    assert session.run(plan, base, on_event=events.append, stop=half).stopped
+    plan = session.make_plan(recipe, "resume")
+    halves = load_file(session.run(plan, base, start="resume").path)
+    apart = max(float((tensor - halves[name]).abs().max()) for name, tensor in whole.items())
+    assert apart == 0, apart
