@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from . import graphwork, study, workbench
-from .adapters.applied import AppliedNetwork, AppliedStack, acting_layers
+from .adapters.applied import AppliedNetwork, AppliedStack, acting_layers, compute_as_given
 from .adapters.block_weights import BlockWeights
 from .adapters.blocks import block_of
 from .adapters.decompose import RankRule
@@ -27,6 +27,7 @@ from .adapters.live import LiveNetwork
 from .adapters.network import Network
 from .adapters.strength import Strength, Window
 from .adapters.tags import Tag, read_tag, read_tags, write_tag
+from .adapters.updates import autocast_dtype
 from .captions import (
     CaptionChange,
     Captioner,
@@ -43,6 +44,7 @@ from .config.base import BaseConfig
 from .config.memory import MemoryConfig
 from .config.preview import PreviewConfig
 from .config.recipe import Recipe
+from .diffusion.seeds import Noise, Seeding
 from .errors import ConfigError, FileError
 from .events import Finished, OnEvent, StopFlag, ignore, never
 from .files.adapter_file import read_adapters
@@ -120,10 +122,12 @@ __all__ = [
     "LiveNetwork",
     "Merge",
     "Network",
+    "Noise",
     "Plan",
     "PresetBook",
     "Prompt",
     "RankRule",
+    "Seeding",
     "Start",
     "Strength",
     "Table",
@@ -134,9 +138,11 @@ __all__ = [
     "XYZRequest",
     "acting_layers",
     "adopt",
+    "autocast_dtype",
     "bake_file",
     "block_of",
     "caption",
+    "compute_as_given",
     "extract_file",
     "find_captioners",
     "fold_files",

@@ -20,8 +20,8 @@ def known(make: Callable[..., Any], **options: Any) -> dict[str, Any]:
     """Those of the options that this version's `make` takes."""
     # Forge puts gradio 4's events, and what follows on them, into functions of its own; an event of
     # a component whose parent has it too is wrapped twice
-    while hasattr(make, "replaced_event"):
-        make = make.replaced_event
+    while (wrapped := getattr(make, "replaced_event", None)) is not None:
+        make = wrapped
     takes = inspect.signature(make).parameters.values()
     names = {one.name for one in takes if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
     if names == {"_js"}:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ..errors import ConfigError
 from .forms import Update
@@ -286,6 +287,21 @@ def acting_layers(parts: Parts) -> Iterator[ActingLayer]:
                     shown = layer.get_parameter("weight")
                     own = shown.own if isinstance(shown, AppliedParameter) else shown
                     yield ActingLayer(layer, shown if own is None else own, attention)
+
+
+def compute_as_given(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return what an acting layer makes of x in x's dtype, whatever its weight is stored in.
+
+    For those who compute in several, as hosts do.
+    """
+    if isinstance(layer, LoRALayer):
+        if layer.scale * layer.strength != 0:
+            return layer(x)
+        layer = layer.base
+    own = dict(layer.named_parameters(recurse=False))
+    if all(parameter.dtype == x.dtype for parameter in own.values()):
+        return layer(x)
+    return functional_call(layer, {name: p.to(x.dtype) for name, p in own.items()}, (x,))
 
 
 def _places(path: str, module: nn.Module, stack: AppliedStack) -> list[_Place]:

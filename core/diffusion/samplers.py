@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from .schedule import NoiseSchedule
+from .seeds import Noise
 
 Denoise = Callable[
     [Tensor, Tensor], Tensor
 ]  # xt (B, 4, h, w), timestep (B,) float32 -> the model's output
 Denoiser = Callable[[Tensor, float], Tensor]  # x (B, 4, h, w), sigma -> x0
-Generators = torch.Generator | Sequence[torch.Generator] | None
+Noises = Sequence[Noise] | None
 KARRAS_RHO = 7.0
 
 
@@ -47,18 +48,18 @@ def sample(
     noise: Tensor,
     request: SampleRequest,
     schedule: NoiseSchedule,
-    generator: Generators = None,
+    noises: Noises = None,
 ) -> Tensor:
     """Turn noise into latents x0, float32 (B, 4, h, w), in `request.steps` calls of `denoise`.
 
     denoise: gets xt as in training (variance kept) and the timesteps, and gives epsilon or v as
-    the schedule says. noise: (B, 4, h, w), unit variance. generator: for samplers that add noise
-    on the way; one for the whole batch or, so that no picture depends on its batch, one for each.
+    the schedule says. noise: (B, 4, h, w), unit variance. noises: for samplers that add noise
+    on the way; one for each picture, so that none depends on its batch.
     """
     sampler = SAMPLERS[request.sampler]
     sigmas = sampler.sigmas(schedule, request.steps)
     start = noise.float() * sigmas[0]
-    return sampler.run(denoiser(denoise, schedule), start, sigmas, generator)
+    return sampler.run(denoiser(denoise, schedule), start, sigmas, noises)
 
 
 def denoiser(denoise: Denoise, schedule: NoiseSchedule) -> Denoiser:
@@ -118,22 +119,20 @@ def trailing_sigmas(schedule: NoiseSchedule, steps: int) -> list[float]:
     return [*(float(sigmas[round(total * (steps - k) / steps) - 1]) for k in range(steps)), 0.0]
 
 
-def euler(
-    x0_of: Denoiser, x: Tensor, sigmas: Sequence[float], generator: Generators = None
-) -> Tensor:
+def euler(x0_of: Denoiser, x: Tensor, sigmas: Sequence[float], noises: Noises = None) -> Tensor:
     """Take Euler steps (Karras et al. 2022, alg. 1 without correction); draws no noise.
 
     x: (B, ..) = x0 + sigmas[0] * noise; sigmas falling; the result stands at sigmas[-1].
     DDIM with eta 0 takes the same steps (Song et al. 2021, eq. 13 and 14).
     """
-    del generator
+    del noises
     for sigma, following in pairwise(sigmas):
         x = _towards(x0_of(x, sigma), x, following / sigma)
     return x
 
 
 def euler_ancestral(
-    x0_of: Denoiser, x: Tensor, sigmas: Sequence[float], generator: Generators = None
+    x0_of: Denoiser, x: Tensor, sigmas: Sequence[float], noises: Noises = None
 ) -> Tensor:
     """Take Euler steps to below the next sigma, and add noise up to it (k-diffusion, eta 1)."""
     for sigma, following in pairwise(sigmas):
@@ -141,18 +140,16 @@ def euler_ancestral(
         up = following * math.sqrt(max(1 - (following / sigma) ** 2, 0.0))
         x = _towards(x0_of(x, sigma), x, down / sigma)
         if up > 0:
-            x = x + up * _noise_like(x, generator)
+            x = x + up * _noise_like(x, noises)
     return x
 
 
-def dpmpp_2m(
-    x0_of: Denoiser, x: Tensor, sigmas: Sequence[float], generator: Generators = None
-) -> Tensor:
+def dpmpp_2m(x0_of: Denoiser, x: Tensor, sigmas: Sequence[float], noises: Noises = None) -> Tensor:
     """Take DPM-Solver++ (2M) steps (Lu et al. 2022, alg. 2), evenly in -log sigma; draws no noise.
 
     The first step, and the last one to 0, are of first order, as in k-diffusion.
     """
-    del generator
+    del noises
     previous: Tensor | None = None
     width_before = 0.0
     for sigma, following in pairwise(sigmas):
@@ -170,7 +167,7 @@ class Sampler(NamedTuple):
     """A sampler: its sigmas, its steps, and the names that the WebUI writes for it."""
 
     sigmas: Callable[[NoiseSchedule, int], list[float]]
-    run: Callable[[Denoiser, Tensor, Sequence[float], Generators], Tensor]
+    run: Callable[[Denoiser, Tensor, Sequence[float], Noises], Tensor]
     title: str
     schedule_title: str = ""
 
@@ -188,13 +185,10 @@ def _towards(x0: Tensor, x: Tensor, ratio: float) -> Tensor:
     return x0 + ratio * (x - x0) if ratio > 0 else x0
 
 
-def _noise_like(x: Tensor, generator: Generators) -> Tensor:
-    """Draw unit noise for a batch (B, ..), from one generator or from one for each picture."""
-    if generator is None:
-        raise ConfigError("this sampler draws noise on the way; it needs a generator")
-    if isinstance(generator, torch.Generator):
-        return torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
-    if len(generator) != len(x):
-        raise ConfigError(f"{len(generator)} generators for {len(x)} pictures; give one for each")
-    rows = [torch.randn(x.shape[1:], generator=one, device=one.device) for one in generator]
-    return torch.stack(rows).to(x.device)
+def _noise_like(x: Tensor, noises: Noises) -> Tensor:
+    """Draw unit noise for a batch (B, ..), a picture after the other."""
+    if noises is None:
+        raise ConfigError("this sampler draws noise on the way; it needs a source of it")
+    if len(noises) != len(x):
+        raise ConfigError(f"{len(noises)} sources of noise for {len(x)} pictures; give each one")
+    return torch.stack([noise(tuple(x.shape[1:])) for noise in noises]).to(x.device)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..diffusion.seeds import ON_CPU, Seeding
 from ..errors import CheckpointError, ConfigError
 from . import build, families
 from .artist import Artist
@@ -74,10 +75,12 @@ class BaseModel:
     """A frozen base model on one device.
 
     resolution: pixels of a picture's side that it was made for. loan: for one whose weights are a
-    host's. artist: draws with the host's own sampler, where the host offers that.
+    host's. artist: draws with the host's own sampler, where the host offers that. seeding: how the
+    seeds of pictures become noise.
     """
 
     artist: Artist | None = None
+    seeding: Seeding = ON_CPU
 
     def __init__(
         self, networks: Mapping[str, nn.Module], facts: BaseFacts, loan: Loan | None = None

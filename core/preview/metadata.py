@@ -28,6 +28,7 @@ def parameters_text(prompt: Prompt, settings: DrawSettings, base: BaseModel, see
         "Model hash": (base.sha256 or "")[:10],
         "Model": base.name,
         "Clip skip": skip if skip != 1 else "",
+        "RNG": base.seeding.title if base.seeding.title != "GPU" else "",  # the WebUI's default
     }
     lines = [prompt.text.strip()]
     if prompt.negative.strip():

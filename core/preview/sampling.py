@@ -17,6 +17,7 @@ from ..adapters.applied import networks_on
 from ..config.preview import PreviewConfig
 from ..diffusion.samplers import SAMPLERS, SampleRequest, sample
 from ..diffusion.schedule import NoiseSchedule, scaled_linear
+from ..diffusion.seeds import SEEDS
 from ..errors import ConfigError
 from ..events import OnEvent, PhaseProgress, PhaseStarted, StopFlag, ignore, never
 from ..log import logger
@@ -26,7 +27,6 @@ from ..models.text import Condition, TextOptions
 
 LATENT_CHANNELS = 4
 LATENT_STRIDE = 8
-_SEEDS = 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +166,11 @@ class Painter:
             pairs = zip(prompts, seeds, strict=True)
             return [self._by_host(self._artist, prompt, seed) for prompt, seed in pairs]
         width, height = settings.size(self._base)
-        # as the WebUI and ComfyUI seed theirs: the same seed draws the same picture there; the row
-        # of a list's seeds goes on from 0 after the largest
-        chance = [torch.Generator().manual_seed(seed % _SEEDS) for seed in seeds]
+        # as the host seeds its own: the same seed draws the same picture there; the row of a list's
+        # seeds goes on from 0 after the largest
+        noises = [self._base.seeding.noise(seed % SEEDS) for seed in seeds]
         shape = (LATENT_CHANNELS, height // LATENT_STRIDE, width // LATENT_STRIDE)
-        noise = torch.stack([torch.randn(shape, generator=one) for one in chance])
+        noise = torch.stack([one(shape) for one in noises])
         begin = self._begin()
         with ExitStack() as undo:
             for network in networks_on(self._base.parts):
@@ -181,7 +181,7 @@ class Painter:
                 noise.to(self._base.device),
                 settings.request(),
                 self._schedule,
-                chance,
+                noises,
             )
         return [self._picture(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
 
@@ -203,7 +203,7 @@ class Painter:
         brief = Brief(
             text=prompt.text,
             negative=prompt.negative,
-            seed=seed % _SEEDS,
+            seed=seed % SEEDS,
             sampler=settings.host_sampler,
             scheduler=settings.host_scheduler,
             steps=settings.steps,

@@ -15,6 +15,7 @@ from ..adapters.block_weights import BlockWeights
 from ..adapters.blocks import block_order
 from ..adapters.live import LiveNetwork
 from ..config.fields import Text
+from ..diffusion.seeds import SEEDS
 from ..errors import ConfigError
 from ..events import OnEvent, StopFlag, ignore, never
 from ..models.base_model import BaseModel
@@ -25,8 +26,6 @@ from .part import Part
 from .sampling import DrawSettings, Prompt
 from .search import Kept, Region, Search
 from .table import Cell, Label, Language, Table
-
-_SEEDS = 2**64
 
 TOLERANCE = 0.05
 """How far a measured share may be from a promise that is called held."""
@@ -58,15 +57,15 @@ class SuggestionRequest:
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} is {share}; it must be a share from 0 to 1")
         for seed in (*self.seeds, *self.check_seeds):
-            if not 0 <= seed < _SEEDS:
-                raise ConfigError(f"the seed {seed} must be a whole number from 0 to {_SEEDS - 1}")
+            if not 0 <= seed < SEEDS:
+                raise ConfigError(f"the seed {seed} must be a whole number from 0 to {SEEDS - 1}")
         if set(self.seeds) & set(self.check_seeds):
             raise ConfigError("check_seeds holds seeds of the search; a proof needs other ones")
 
     @property
     def proof(self) -> tuple[int, ...]:
         """The seeds that prove what was found."""
-        after = (seed % _SEEDS for seed in count(max(self.seeds) + 1))
+        after = (seed % SEEDS for seed in count(max(self.seeds) + 1))
         others = (seed for seed in after if seed not in self.seeds)
         return self.check_seeds or tuple(islice(others, len(self.seeds)))
 

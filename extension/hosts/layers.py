@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
-from ...core.session import BaseModel, acting_layers
+from ...core.session import BaseModel, acting_layers, autocast_dtype, compute_as_given
 
 
 class _Place(NamedTuple):
@@ -39,10 +39,10 @@ def lent_layers(base: BaseModel, networks: Sequence[nn.Module], title: str) -> I
             start = weight.data_ptr()
             found = places.get(start, [])
             for place in found:
-                _put(place, Lent(layer, base.dtype, place.layer), undo)
+                _put(place, Lent(layer, place.layer), undo)
             owners = [fused[p] for p in _pointers(attention) if p in fused]
             for owner in dict.fromkeys(owners):
-                _attend_with(owner, attention, base.dtype, undo)
+                _attend_with(owner, attention, undo)
             if not found and not owners:
                 missing.append(layer)
         if missing:
@@ -65,15 +65,14 @@ def _not_shared(title: str, what: str) -> ConfigError:
 
 
 class Lent(nn.Module):
-    """A layer of a borrowed model in the place of a host's: takes and gives the host's dtype.
+    """A layer of a borrowed model in the place of a host's, computing in the dtype that this would.
 
     Its parameters and attributes are those of the layer that it stands in for, so that whoever
     looks at the host's network finds what was there before.
     """
 
-    def __init__(self, layer: nn.Module, dtype: torch.dtype, own: nn.Module | None = None) -> None:
+    def __init__(self, layer: nn.Module, own: nn.Module | None = None) -> None:
         super().__init__()
-        self._dtype = dtype
         for name, parameter in own.named_parameters(recurse=False) if own is not None else ():
             self.register_parameter(name, parameter)
         # neither is a child: the host must not move or count them
@@ -87,14 +86,15 @@ class Lent(nn.Module):
         return getattr(own, name)
 
     def forward(self, x: Tensor, *_scale: Any) -> Tensor:
-        """Return the layer's output."""
+        """Return the layer's output, in the dtype of an autocast or else in that of x."""
+        x = x.to(autocast_dtype(x.device.type) or x.dtype)
         # what a network keeps of its numbers must not become unfit for training
         with (
             torch.inference_mode(False),
             torch.no_grad(),
             torch.autocast(x.device.type, enabled=False),
         ):
-            return self.__dict__["_layer"](x.to(self._dtype)).to(x.dtype)
+            return compute_as_given(self.__dict__["_layer"], x).to(x.dtype)
 
 
 def _places(networks: Sequence[nn.Module]) -> dict[int, list[_Place]]:
@@ -138,15 +138,12 @@ def _put(place: _Place, layer: nn.Module, undo: ExitStack) -> None:
     setattr(place.parent, place.name, layer)
 
 
-def _attend_with(
-    owner: nn.MultiheadAttention, attention: Any, dtype: torch.dtype, undo: ExitStack
-) -> None:
+def _attend_with(owner: nn.MultiheadAttention, attention: Any, undo: ExitStack) -> None:
     """Have an attention compute with the layers of a borrowed one."""
     if "forward" in owner.__dict__:
         return
-    projections = [
-        Lent(getattr(attention, name), dtype) for name in ("q_proj", "k_proj", "v_proj", "out_proj")
-    ]
+    names = ("q_proj", "k_proj", "v_proj", "out_proj")
+    projections = [Lent(getattr(attention, name)) for name in names]
 
     def forward(
         x: Tensor, _key: Tensor, _value: Tensor, *, attn_mask: Tensor | None = None, **_others: Any

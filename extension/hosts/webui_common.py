@@ -26,7 +26,7 @@ from ...core.session import BaseModel, LiveModel, adopt
 from .loan import Loan
 from .protocol import Folders, Language, Written
 from .sidecar import write_sidecars
-from .webui_drawing import HostArtist, sampler_names, scheduler_names
+from .webui_drawing import HostArtist, sampler_names, scheduler_names, seeding
 
 JOB = "LoRA Loop"
 _EXPOSED = ("listen", "share", "ngrok", "server_name")  # flags that let others in
@@ -93,6 +93,7 @@ class AutomaticHost(ABC):
                 with self._changes_told(live), adopt(live, base, memory, self.device()) as model:
                     self._base = model
                     model.artist = HostArtist(model, loan, self.title)
+                    model.seeding = seeding()
                     yield model
             finally:
                 self._loan = self._base = None

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
-from modules import processing, sd_samplers, shared
+import torch
+from modules import processing, rng, sd_samplers, shared
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from ...core.errors import ConfigError
-from ...core.session import BaseModel, Brief
+from ...core.session import BaseModel, Brief, Noise, Seeding
 from .layers import lent_layers, require_shared
 from .loan import Loan
 
@@ -29,6 +30,29 @@ def scheduler_names() -> tuple[str, ...]:
     except ImportError:
         return ()
     return tuple(scheduler.label for scheduler in sd_schedulers.schedulers)
+
+
+def seeding() -> Seeding:
+    """How the host seeds its pictures now; by default with the noise of its GPU."""
+    chance = rng.create_generator(0)
+    if not isinstance(chance, torch.Generator):
+        return Seeding("NV", _noise)
+    return Seeding("CPU" if chance.device.type == "cpu" else "GPU", _noise)
+
+
+def _noise(seed: int) -> Noise:
+    """One picture's, as the host's ImageRNG makes it: the first noise, then that of the sampler."""
+    chance, drawn = rng.create_generator(seed), 0
+    delta = getattr(shared.opts, "eta_noise_seed_delta", 0)
+
+    def noise(shape: tuple[int, ...]) -> Tensor:
+        nonlocal chance, drawn
+        if drawn == 1 and delta:
+            chance = rng.create_generator(seed + delta)
+        drawn += 1
+        return rng.randn_without_seed(shape, generator=chance)
+
+    return noise
 
 
 class HostArtist:

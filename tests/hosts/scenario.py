@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import torch
 from fastapi import FastAPI
-from modules import call_queue
+from modules import call_queue, shared
 from modules.api import models as api_models
 from modules.api.api import Api
 from PIL import Image
@@ -154,6 +154,7 @@ class Scenarios:
         with self._subject.host.borrow(recipe.base, recipe.memory) as base:
             network = session.open_network(base, self._file(name))
             none, whole, some = session.preview(base, network, request).cells[0]
+        otherwise = self._seeded_otherwise(recipe, name)
         plain = self._subject.picture(PROMPT)
         with_lora = self._subject.picture(LORA_PROMPT.format(name))
         tagged = self._subject.picture(PROMPT + f" <lora:{name}:1:lbw={BLOCKS}>")
@@ -165,6 +166,26 @@ class Scenarios:
             "with blocks differs": distance(some, tagged),
             "blocks change": distance(tagged, with_lora),
             "without blocks again differs": distance(again, with_lora),
+            **otherwise,
+        }
+
+    def _seeded_otherwise(self, recipe: Recipe, name: str) -> Found:
+        """The same with noise as a GPU of NVIDIA makes it, a setting of the host's."""
+        found: Found = {}
+        former = shared.opts.data.get("randn_source", "GPU")
+        for source in ("NV", "CPU"):
+            shared.opts.data["randn_source"] = source
+            try:
+                with self._subject.host.borrow(recipe.base, recipe.memory) as base:
+                    network = session.open_network(base, self._file(name))
+                    request = session.grid_request(recipe, name)
+                    preview = session.preview(base, network, request).cells[0][0]
+                found[source] = preview, self._subject.picture(PROMPT)
+            finally:
+                shared.opts.data["randn_source"] = former
+        return {
+            "seeds differ": [distance(*pair) for pair in found.values()],
+            "seeds change": distance(*(preview for preview, _ in found.values())),
         }
 
     def drawn_by_host(self) -> Found:

@@ -43,6 +43,8 @@ def check_drawn(report):
     assert report["LoRA changes"] > 8
     assert report["blocks change"] > 8
     assert report["without blocks again differs"] == 0
+    assert max(report["seeds differ"]) <= 1
+    assert report["seeds change"] > 8
 
 
 def check_drawn_by_host(report):

@@ -31,6 +31,7 @@ from lora_loop.core.diffusion.samplers import (
     trailing_sigmas,
 )
 from lora_loop.core.diffusion.schedule import NoiseSchedule, scaled_linear
+from lora_loop.core.diffusion.seeds import ON_CPU, Noise
 from lora_loop.core.errors import ConfigError
 
 SPREAD = 0.7
@@ -43,6 +44,10 @@ KINDS = [
 
 def chance(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def noises(*seeds: int) -> list[Noise]:
+    return [ON_CPU.noise(seed) for seed in seeds]
 
 
 def ideal(x: Tensor, sigma: float) -> Tensor:
@@ -118,7 +123,7 @@ def test_whole_samplers_reach_the_closed_form(name: str, schedule: NoiseSchedule
 def test_epsilon_and_v_give_the_same_picture(name: str, steps: int) -> None:
     noise = torch.randn(1, 4, 4, 4, generator=chance())
     request = SampleRequest(name, steps)
-    epsilon, v = (sample(ideal_model(kind), noise, request, kind, chance(1)) for kind in KINDS[:2])
+    epsilon, v = (sample(ideal_model(kind), noise, request, kind, noises(1)) for kind in KINDS[:2])
     assert_close(epsilon, v, rtol=1e-4, atol=1e-5)
 
 
@@ -131,7 +136,7 @@ def test_a_perfect_model_recovers_its_picture(
     x0 = torch.randn(2, 4, 4, 4, generator=chance(2))
     noise = torch.randn(2, 4, 4, 4, generator=chance(3))
     model = perfect_model(schedule, x0)
-    got = sample(model, noise, SampleRequest(name, steps), schedule, chance())
+    got = sample(model, noise, SampleRequest(name, steps), schedule, noises(0, 1))
     assert_close(got, x0, rtol=1e-3, atol=2e-3 if schedule.zero_terminal_snr else 1e-4)
 
 
@@ -150,7 +155,7 @@ def test_euler_a_keeps_the_right_spread() -> None:
     schedule = scaled_linear()
     sigmas = even_sigmas(schedule, 60)[:-1]
     start = torch.randn(1, 4, 200, 200, generator=chance()) * sigmas[0]
-    got = euler_ancestral(ideal, start, sigmas, chance(1))
+    got = euler_ancestral(ideal, start, sigmas, noises(1))
     assert math.isclose(float(got.var()), ancestral_variance(sigmas), rel_tol=0.02)
     many = even_sigmas(schedule, 5000)[:-1]
     assert math.isclose(ancestral_variance(many), SPREAD**2 + many[-1] ** 2, rel_tol=0.01)
@@ -161,19 +166,19 @@ def test_a_picture_does_not_depend_on_its_batch() -> None:
     noise = torch.randn(3, 4, 4, 4, generator=chance())
     request = SampleRequest("euler_a", 5)
     model = ideal_model(schedule)
-    together = sample(model, noise, request, schedule, [chance(seed) for seed in range(3)])
+    together = sample(model, noise, request, schedule, noises(0, 1, 2))
     for seed in range(3):
-        alone = sample(model, noise[seed : seed + 1], request, schedule, chance(seed))
+        alone = sample(model, noise[seed : seed + 1], request, schedule, noises(seed))
         assert torch.equal(together[seed : seed + 1], alone)
 
 
-def test_ancestral_noise_needs_fitting_generators() -> None:
+def test_ancestral_noise_needs_a_source_for_each_picture() -> None:
     schedule = scaled_linear()
     noise, request = torch.zeros(2, 4, 1, 1), SampleRequest("euler_a", 2)
-    with pytest.raises(ConfigError, match="needs a generator"):
+    with pytest.raises(ConfigError, match="needs a source of it"):
         sample(ideal_model(schedule), noise, request, schedule)
-    with pytest.raises(ConfigError, match="1 generators for 2 pictures"):
-        sample(ideal_model(schedule), noise, request, schedule, [chance()])
+    with pytest.raises(ConfigError, match="1 sources of noise for 2 pictures"):
+        sample(ideal_model(schedule), noise, request, schedule, noises(0))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -188,7 +193,7 @@ def test_the_model_is_called_once_a_step_with_training_levels(name: str, steps: 
         seen.append(timestep)
         return torch.zeros_like(xt)
 
-    sample(denoise, torch.ones(2, 4, 1, 1), SampleRequest(name, steps), schedule, chance())
+    sample(denoise, torch.ones(2, 4, 1, 1), SampleRequest(name, steps), schedule, noises(0, 1))
     assert len(seen) == steps
     assert float(seen[0][0]) == 999
     assert all(a[0] > b[0] for a, b in pairwise(seen))

@@ -177,7 +177,8 @@ def test_the_file_says_how_to_repeat_it(base: BaseModel, network: Network) -> No
         "一只 猫, cat",
         "Negative prompt: 丑 ?",
         "Steps: 1, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.0, Seed: 11, "
-        f"Size: 64x64, Model hash: {str(base.sha256)[:10]}, Model: tiny, Clip skip: 2",
+        f"Size: 64x64, Model hash: {str(base.sha256)[:10]}, Model: tiny, Clip skip: 2, "
+        "RNG: CPU",
     ]
     facts = json.loads(texts["lora_loop"])
     assert facts["weights"] == [

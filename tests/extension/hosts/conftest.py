@@ -8,6 +8,7 @@ from threading import Lock
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
 OURS = "lora_loop.extension.hosts."
 FLAGS = ("listen", "share", "ngrok", "server_name", "api_auth", "enable_insecure_extension_access")
@@ -37,6 +38,10 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleN
         call_queue=SimpleNamespace(queue_lock=Lock()),
         paths_internal=SimpleNamespace(data_path=str(tmp_path)),
         processing=SimpleNamespace(),
+        rng=SimpleNamespace(
+            create_generator=lambda seed: torch.Generator().manual_seed(seed),
+            randn_without_seed=lambda shape, generator: torch.randn(shape, generator=generator),
+        ),
         sd_samplers=SimpleNamespace(
             all_samplers=[SimpleNamespace(name=name) for name in ("Euler a", "Heun", "Hidden")],
             visible_samplers=lambda: [SimpleNamespace(name=name) for name in ("Euler a", "Heun")],

@@ -175,3 +175,32 @@ def test_samplers_by_their_names(studio) -> None:
         studio.artist.check("Huen", "")
     with pytest.raises(ConfigError, match="has no 'Karras'"):
         studio.artist.check("Heun", "Karras")
+
+
+def test_pictures_are_seeded_as_the_host_seeds_its_own(studio, modules):
+    drawing = studio.drawing
+    assert drawing.seeding().title == "CPU"
+    noise = drawing.seeding().noise(5)
+    chance = torch.Generator().manual_seed(5)
+    for _ in range(2):
+        assert torch.equal(noise((4, 2, 2)), torch.randn(4, 2, 2, generator=chance))
+    modules.shared.opts.eta_noise_seed_delta = 31337
+    noise = drawing.seeding().noise(5)
+    for seed in (5, 5 + 31337):
+        chance = torch.Generator().manual_seed(seed)
+        assert torch.equal(noise((4, 2, 2)), torch.randn(4, 2, 2, generator=chance))
+    assert torch.equal(noise((4, 2, 2)), torch.randn(4, 2, 2, generator=chance))
+
+
+def test_noise_of_the_hosts_own_kind(studio, monkeypatch):
+    rng = studio.drawing.rng
+    monkeypatch.setattr(rng, "create_generator", lambda seed: iter(range(seed, seed + 9)))
+    monkeypatch.setattr(
+        rng,
+        "randn_without_seed",
+        lambda shape, generator: torch.full(shape, float(next(generator))),
+    )
+    seeding = studio.drawing.seeding()
+    assert seeding.title == "NV"
+    noise = seeding.noise(7)
+    assert [noise((1,)) for _ in range(3)] == [7, 8, 9]
