@@ -117,8 +117,11 @@ class PreviewConfig:
         1,
         Text("Seed", "随机种子"),
         Text(
-            "Start of the noise: the same for all cells of a row, so that only the blocks differ.",
-            "噪声的起点：同一行的所有格子相同，因此差别只来自各层。",
+            "Start of the noise: the same for all cells of a row, so that only the blocks differ. "
+            "As the host seeds its own pictures: in the WebUI and Forge by their setting for the "
+            "source of random numbers, elsewhere on the CPU, as ComfyUI does.",
+            "噪声的起点：同一行的所有格子相同，因此差别只来自各层。与宿主出图的种子一致：在 WebUI "
+            "与 Forge 中按其随机数来源设置，其他情况下使用 CPU 噪声，与 ComfyUI 相同。",
         ),
         Limits(0, 2**64 - 1),
     )
