@@ -1,12 +1,16 @@
 """Open the loop as a page in the browser."""
 
 import argparse
+import contextlib
+import os
+import socket
 import sys
 from pathlib import Path
 
 from ..core.errors import ConfigError
 
 _PORT = 7861  # the WebUI has 7860
+_LAST_PORT = 65535
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +55,33 @@ def run(options: argparse.Namespace) -> int:
             f"the page needs the package {error.name}, which is not installed: run "
             "python install.py ui, or pip install 'lora-loop[ui]'"
         ) from error
-    app = make_app(options)
-    sys.stdout.write(f"LoRA Loop: http://{options.host}:{options.port}  (Ctrl+C ends it)\n")
-    sys.stdout.flush()
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
+    with _bound(options.host, options.port) as place:
+        server = uvicorn.Server(uvicorn.Config(make_app(options), log_level="warning"))
+        port = place.getsockname()[1]
+        sys.stdout.write(f"LoRA Loop: http://{options.host}:{port}  (Ctrl+C ends it)\n")
+        sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
+            server.run(sockets=[place])
     return 0
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Take the address, before anything slow is done. ConfigError where that can't be."""
+    if not 0 <= port <= _LAST_PORT:
+        raise ConfigError(f"--port {port}: it must be 0 (any free one) to {_LAST_PORT}")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        place = socket.socket(family, kind)
+        if os.name == "posix":  # elsewhere it would share an address that is in use
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            place.bind(address)
+        except OSError:
+            place.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host} --port {port} can't be listened on ({error}); where another program, "
+            "or another LoRA Loop, has that port, close it or choose another --port"
+        ) from error
+    return place

@@ -1,6 +1,7 @@
 """The loop over HTTP, and who is let in."""
 
 import argparse
+import socket
 import time
 from pathlib import Path
 
@@ -148,3 +149,16 @@ def test_the_page_is_served(tmp_path, language):
     assert page.status_code == 200
     assert ("数据集" if language == "zh" else "Dataset") in page.text
     assert client.get(f"{PREFIX}/status").json() == {"jobs": []}
+
+
+def test_an_address_that_cannot_be_listened_on_is_named_at_once(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"--port {port} .* choose another --port"):
+            ui.run(options("--port", str(port), "--output", str(tmp_path)))
+    for wrong in ("-1", "65536"):
+        with pytest.raises(ConfigError, match=f"--port {wrong}: it must be 0 .* to 65535"):
+            ui.run(options("--port", wrong, "--output", str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
