@@ -7,6 +7,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow]
 UNCHANGED = {"weights differ": [], "facts differ": [], "picture differs": 0}
 ENDS = {"trained": "", "stopped": "", "failed": "MemoryError: out of memory", "rested": ""}
 MEMORY = 0.02  # of the host's own
+ON_GPU = 1 << 20  # bytes
 SAVED = ["-step00000001.safetensors", ".resume-state"]
 
 
@@ -19,6 +20,8 @@ def check_left_as_it_was(found):
     # the first one imports what trains; all later ones give back what they took
     assert found["stopped"]["memory grows"] <= MEMORY
     assert found["failed"]["memory grows"] <= MEMORY
+    for name in ("stopped", "failed", "rested"):
+        assert found[name]["GPU memory grows"] <= ON_GPU, name
 
 
 def check_rested(report):
