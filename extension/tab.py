@@ -57,7 +57,11 @@ class Tab:
     def _top(self) -> None:
         say = self._say
         with gr.Column(elem_id="lora_loop_top"):
-            self._plan = gr.HTML("", elem_id="lora_loop_plan")
+            # the first plan imports what trains, which takes seconds
+            reading = say("Reading the settings …", "正在读取设置……")
+            self._plan = gr.HTML(
+                f'<div class="lora-loop-hint">{reading}</div>', elem_id="lora_loop_plan"
+            )
             with gr.Row():
                 self._strip = gr.HTML(job_strip(None, 0, say), elem_id="lora_loop_strip")
                 with gr.Row(elem_id="lora_loop_strip_buttons"):
