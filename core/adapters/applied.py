@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -298,10 +299,13 @@ def compute_as_given(layer: nn.Module, x: Tensor) -> Tensor:
         if layer.scale * layer.strength != 0:
             return layer(x)
         layer = layer.base
-    own = dict(layer.named_parameters(recurse=False))
-    if all(parameter.dtype == x.dtype for parameter in own.values()):
-        return layer(x)
-    return functional_call(layer, {name: p.to(x.dtype) for name, p in own.items()}, (x,))
+    own = {name: p.to(x.dtype) for name, p in layer.named_parameters(recurse=False)}
+    # not by their own `forward`: those that cast their weight have a dtype of their own
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, own["weight"], own.get("bias"))
+    if isinstance(layer, nn.Conv2d):
+        return layer._conv_forward(x, own["weight"], own.get("bias"))  # noqa: SLF001
+    return functional_call(layer, own, (x,))
 
 
 def _places(path: str, module: nn.Module, stack: AppliedStack) -> list[_Place]:

@@ -195,15 +195,18 @@ class Scenarios:
         found: Found = {}
 
         def draw() -> str:
-            for sampler, scheduler in (("Euler a", "Automatic"), ("Heun", "Karras")):
-                found[f"{sampler} differs"] = self._by_host(name, prompt, sampler, scheduler)
+            # the precision of the training is none of the host's business
+            for chosen in (("Euler a", "Automatic", "auto"), ("Heun", "Karras", "bf16")):
+                found[f"{chosen[0]} differs"] = self._by_host(name, prompt, *chosen)
             self._subject.picture(prompt)  # the host takes its LoRAs out
             return ""
 
         found |= self._around(draw, prompt)
         return {**found, "refused": self._refused_samplers(name), **self._samples(name)}
 
-    def _by_host(self, name: str, prompt: str, sampler: str, scheduler: str) -> list[int]:
+    def _by_host(
+        self, name: str, prompt: str, sampler: str, scheduler: str, precision: str
+    ) -> list[int]:
         """How far previews are from the host's pictures: of the base, whole, and by blocks.
 
         Then how much the LoRA changes, and how much the host's picture differs after them.
@@ -211,7 +214,9 @@ class Scenarios:
         host, chosen = self._subject.host, {"sampler_name": sampler, "scheduler": scheduler}
         plain = self._subject.picture(prompt, **chosen)
         self._subject.picture(f"<lora:{name}:1>", **chosen)  # left merged while previews are drawn
-        recipe = self._recipe("by-host", prompt, host_sampler=sampler, host_scheduler=scheduler)
+        recipe = self._recipe(
+            "by-host", prompt, precision, host_sampler=sampler, host_scheduler=scheduler
+        )
         with host.borrow(recipe.base, recipe.memory) as base:
             network = session.open_network(base, self._file(name))
             request = session.grid_request(recipe, name)
@@ -320,7 +325,7 @@ class Scenarios:
         return own_error
 
     def _recipe(
-        self, name: str, prompt: str = PROMPT, host_sampler: str = "", host_scheduler: str = ""
+        self, name: str, prompt: str = PROMPT, precision: str = "auto", **preview: str
     ) -> Recipe:
         path = self._folder / f"{name}.json"
         settings = {
@@ -328,11 +333,11 @@ class Scenarios:
             "dataset": {"folder": str(self._folder / "pictures"), "resolution": self._subject.size},
             "network": {"rank": 2, "alpha": 1},
             "training": {"max_steps": STEPS, "batch_size": 1},
+            "memory": {"precision": precision},
             "preview": {
                 "prompts": [prompt],
-                "host_sampler": host_sampler,
-                "host_scheduler": host_scheduler,
-                "every": 1 if host_sampler else 0,
+                "every": 1 if preview.get("host_sampler") else 0,
+                **preview,
                 "presets": ["NONE", "ALL", BLOCKS],
                 "steps": DRAWING_STEPS,
                 "width": self._subject.size,

@@ -13,6 +13,7 @@ from lora_loop.core.adapters.network import Network
 from lora_loop.core.adapters.targets import find_targets
 from lora_loop.core.config import BaseConfig, MemoryConfig, NetworkConfig
 from lora_loop.core.errors import ConfigError
+from lora_loop.core.models.casting import cast_at_use
 from lora_loop.core.session import AppliedNetwork, open_base
 from lora_loop.extension.hosts.layers import Lent, lent_layers, require_shared
 from lora_loop.tests.core.preview.conftest import updates_of
@@ -118,14 +119,19 @@ def test_a_lent_layer_stands_in_for_the_hosts() -> None:
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
-def test_a_lent_layer_computes_in_the_hosts_dtype(kind, strength, given, stored) -> None:
+@pytest.mark.parametrize("trained_in", [torch.float32, torch.bfloat16])
+def test_a_lent_layer_computes_in_the_hosts_dtype(
+    kind, strength, given, stored, trained_in
+) -> None:
     layer: nn.Module = nn.Linear(4, 4) if kind == "linear" else nn.Conv2d(4, 4, 3, padding=1)
     x = torch.randn((2, 4) if kind == "linear" else (2, 4, 5, 5), dtype=given)
     layer.to(stored)
     down = torch.randn(2, *layer.weight.shape[1:])
     up = torch.randn(4, 2, *(1 for _ in layer.weight.shape[2:]))
-    adapted = wrap(layer, LoRAWeights(down, up), 1.0, strength)
     exact = copy.deepcopy(layer).to(given)
+    borrowed = nn.Sequential(layer)
+    cast_at_use(borrowed, trained_in)
+    adapted = wrap(borrowed[0], LoRAWeights(down, up), 1.0, strength)
     with torch.no_grad():
         exact.weight += (
             strength * (up.flatten(1) @ down.flatten(1)).view(up.shape[0], *down.shape[1:])
