@@ -92,7 +92,10 @@ def recorder_for(device: torch.device, memory: MemoryConfig) -> Record | None:
     # what is computed twice asks for the state of the GPU's random numbers, which no graph can
     wanted = memory.cuda_graphs and not memory.gradient_checkpointing
     able = device.type == "cuda" and torch.version.hip is None  # AMD's cards are "cuda" as well
-    return CudaRecorder(device) if able and wanted else None
+    # CUDA's own allocator, which ComfyUI chooses where it can, knows no common pool
+    if able and wanted and torch.cuda.get_allocator_backend() == "native":
+        return CudaRecorder(device)
+    return None
 
 
 class RecordedSteps:

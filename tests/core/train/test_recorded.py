@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from lora_loop.core import session
+from lora_loop.core.config.memory import MemoryConfig
 from lora_loop.core.events import StepDone
-from lora_loop.core.train import step, trainer
+from lora_loop.core.train import recorded, step, trainer
 
 
 class Recorder:
@@ -117,6 +118,22 @@ def test_moved_weights_are_recorded_anew(recipe, use, monkeypatch):
     assert recorder.recorded - before > before
     assert_close(still, plain)
     assert_close(moved, plain)
+
+
+def test_steps_are_recorded_where_that_is_known_to_work(monkeypatch):
+    monkeypatch.setattr(recorded, "CudaRecorder", lambda device: device)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "native")
+    gpu = torch.device("cuda")
+    assert recorded.recorder_for(gpu, MemoryConfig()) == gpu
+    assert recorded.recorder_for(torch.device("cpu"), MemoryConfig()) is None
+    for unwanted in ({"cuda_graphs": False}, {"gradient_checkpointing": True}):
+        assert recorded.recorder_for(gpu, MemoryConfig(**unwanted)) is None
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "cudaMallocAsync")
+    assert recorded.recorder_for(gpu, MemoryConfig()) is None
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "native")
+    monkeypatch.setattr(torch.version, "hip", "6.0")
+    assert recorded.recorder_for(gpu, MemoryConfig()) is None
 
 
 @pytest.mark.gpu
