@@ -158,7 +158,7 @@ class Easel:
         }
         pictures: dict[str, Pictures] = {}
         with self.desk.host.borrow(live.recipe.base, live.recipe.memory) as base:
-            model = (base.identity, base.prediction, base.zero_terminal_snr)
+            model = (base.identity, base.prediction, base.zero_terminal_snr, base.seeding)
             for name, one in wanted.items():
                 acting = None if one is None else one.effective(blocks)
                 key = (live.number, model, request, acting)

@@ -44,13 +44,13 @@ class MemoryConfig:
         Text("CUDA graphs", "CUDA 图"),
         Text(
             "On an NVIDIA GPU, record a step of each picture size once and replay it as a whole: "
-            "the GPU no longer waits for Python, which makes small batches several times faster, "
-            "with the same result. Without effect together with gradient checkpointing, and in "
-            "ComfyUI unless that was started with --disable-cuda-malloc. Off where memory is "
-            "scarce and pictures have many sizes.",
+            "the GPU no longer waits for Python, which can make small batches several times "
+            "faster, with the same result but for rounding. Without effect together with gradient "
+            "checkpointing, and in ComfyUI unless that was started with --disable-cuda-malloc. Off "
+            "where memory is scarce and pictures have many sizes.",
             "使用 NVIDIA GPU 时，每种图片尺寸的一步只录制一次，之后整体重放：GPU 不再等待 "
-            "Python，小批量时可快数倍，结果相同。与梯度检查点同时开启时不起作用；在 ComfyUI "
-            "中须以 --disable-cuda-malloc 启动才起作用。显存紧张且图片尺寸很多时关闭。",
+            "Python，小批量时最多可快数倍，除舍入误差外结果相同。与梯度检查点同时开启时不起作用；"
+            "在 ComfyUI 中须以 --disable-cuda-malloc 启动才起作用。显存紧张且图片尺寸很多时关闭。",
         ),
     )
     keep_memory: bool = setting(

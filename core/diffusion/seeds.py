@@ -14,10 +14,28 @@ Noise = Callable[[tuple[int, ...]], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Seeding:
-    """How a seed becomes noise. title: as the WebUI's pictures say it ("RNG")."""
+    """How a seed becomes noise; equal where it becomes the same.
+
+    title: as the WebUI's pictures say it ("RNG"). begin: gives the noise of a seed. later: added to
+    the seed for all noise after the first, where it is not 0 (the WebUI's "ENSD").
+    """
 
     title: str
-    noise: Callable[[int], Noise]
+    begin: Callable[[int], Noise]
+    later: int = 0
+
+    @property
+    def name(self) -> str:
+        """What tells it from others, for people."""
+        return f"{self.title}, ENSD {self.later}" if self.later else self.title
+
+    def noise(self, seed: int) -> Noise:
+        """A picture's noise: what it begins with, then what its sampler adds on the way."""
+        if not self.later:
+            return self.begin(seed)
+        rest = iter((self.begin(seed),))
+        later = self.begin(seed + self.later)
+        return lambda shape: next(rest, later)(shape)
 
 
 def _on_cpu(seed: int) -> Noise:

@@ -29,6 +29,7 @@ def parameters_text(prompt: Prompt, settings: DrawSettings, base: BaseModel, see
         "Model": base.name,
         "Clip skip": skip if skip != 1 else "",
         "RNG": base.seeding.title if base.seeding.title != "GPU" else "",  # the WebUI's default
+        "ENSD": base.seeding.later or "",
     }
     lines = [prompt.text.strip()]
     if prompt.negative.strip():

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from ..adapters.block_weights import BlockWeights
 from ..adapters.live import LiveNetwork
 from ..config.mapping import from_mapping
+from ..diffusion.seeds import ON_CPU
 from ..errors import ConfigError, FileError, TrainerError
 from ..events import Finding
 from ..files.serialise import tensor_hash
@@ -32,13 +33,14 @@ class GridRecord:
     """A grid as its file holds it, to be drawn again.
 
     networks: hash of the weights by the name of the file, "" for the one that was in memory.
-    base, base_identity: name and hash of the base model.
+    base, base_identity: name and hash of the base model. seeding: what its seeds meant.
     """
 
     table: Table
     networks: Mapping[str, str]
     base: str
     base_identity: str
+    seeding: str
 
     def findings(self, base: BaseModel, network: LiveNetwork) -> tuple[Finding, ...]:
         """Say where what is there now is not what the grid was drawn with."""
@@ -47,6 +49,11 @@ class GridRecord:
             texts.append(f"the base model {base.name} is not the one of this grid ({self.base})")
         if network_hash(network) != self.networks.get("", ""):
             texts.append(f"the network has other weights than {self.table.network_name} had then")
+        if base.seeding.name != self.seeding:
+            texts.append(
+                f"a seed means other noise here ({base.seeding.name}) than it did for this grid "
+                f"({self.seeding})"
+            )
         return tuple(
             Finding(level="warning", text=f"{text}: the pictures will differ") for text in texts
         )
@@ -73,6 +80,7 @@ def grid_metadata(
         "kind": "block-weight grid",
         "version": _VERSION,
         "base": {"name": base.name, "identity": base.identity},
+        "seeding": base.seeding.name,
         "network": table.network_name,
         "networks": {Path(name).name: network_hash(own) for name, own in networks.items()},
         "settings": asdict(settings) | {"width": width, "height": height},
@@ -156,6 +164,7 @@ def _record(facts: Mapping[str, Any]) -> GridRecord:
         networks={str(name): str(own) for name, own in facts["networks"].items()},
         base=str(facts["base"]["name"]),
         base_identity=str(facts["base"]["identity"]),
+        seeding=str(facts.get("seeding", ON_CPU.name)),  # what all were once
     )
 
 

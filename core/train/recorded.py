@@ -2,8 +2,8 @@
 
 At the batch sizes of LoRA training a GPU waits for Python, which launches some 8 000 kernels for a
 step of SD 1.5. What is recorded is all from the noisy latents to the factors' gradients; draws,
-text encoders in training and the optimizer stay outside. The kernels, and so the numbers, are those
-of a step that is not recorded.
+text encoders in training and the optimizer stay outside. The kernels are those of a step that is
+not recorded, the result is the same but for rounding.
 
 Source: Nguyen, Carilli, Eryilmaz et al. 2021, "Accelerating PyTorch with CUDA Graphs".
 """

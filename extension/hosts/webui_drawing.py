@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from modules import processing, rng, sd_samplers, shared
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from ...core.errors import ConfigError
 from ...core.session import BaseModel, Brief, Noise, Seeding
@@ -33,26 +33,17 @@ def scheduler_names() -> tuple[str, ...]:
 
 
 def seeding() -> Seeding:
-    """How the host seeds its pictures now; by default with the noise of its GPU."""
+    """How the host seeds its pictures now, as its ImageRNG does; by default on its GPU."""
     chance = rng.create_generator(0)
-    if not isinstance(chance, torch.Generator):
-        return Seeding("NV", _noise)
-    return Seeding("CPU" if chance.device.type == "cpu" else "GPU", _noise)
+    title = "NV"  # a GPU's noise, computed by a generator of the host's own
+    if isinstance(chance, torch.Generator):
+        title = "CPU" if chance.device.type == "cpu" else "GPU"
+    return Seeding(title, _begin, int(getattr(shared.opts, "eta_noise_seed_delta", 0) or 0))
 
 
-def _noise(seed: int) -> Noise:
-    """One picture's, as the host's ImageRNG makes it: the first noise, then that of the sampler."""
-    chance, drawn = rng.create_generator(seed), 0
-    delta = getattr(shared.opts, "eta_noise_seed_delta", 0)
-
-    def noise(shape: tuple[int, ...]) -> Tensor:
-        nonlocal chance, drawn
-        if drawn == 1 and delta:
-            chance = rng.create_generator(seed + delta)
-        drawn += 1
-        return rng.randn_without_seed(shape, generator=chance)
-
-    return noise
+def _begin(seed: int) -> Noise:
+    chance = rng.create_generator(seed)
+    return lambda shape: rng.randn_without_seed(shape, generator=chance)
 
 
 class HostArtist:

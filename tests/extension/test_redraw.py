@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from lora_loop.core.config import PreviewConfig
+from lora_loop.core.diffusion.seeds import ON_CPU
 from lora_loop.core.errors import ConfigError
-from lora_loop.core.session import Axis, workbench
+from lora_loop.core.session import Axis, Seeding, workbench
 from lora_loop.extension.desk import Live
 from lora_loop.extension.redraw import Easel
 
@@ -33,7 +34,8 @@ def live(recipe, number):
 
 @pytest.fixture
 def base():
-    return SimpleNamespace(identity="a", prediction="epsilon", zero_terminal_snr=False)
+    facts = {"identity": "a", "prediction": "epsilon", "zero_terminal_snr": False}
+    return SimpleNamespace(**facts, seeding=ON_CPU)
 
 
 @pytest.fixture
@@ -80,6 +82,11 @@ def test_another_checkpoint_is_drawn_anew_and_the_first_one_taken_from_the_cache
     base.prediction = "v"
     redraw()
     assert len(drawn) == 9
+    base.seeding = Seeding("GPU", ON_CPU.begin)  # a setting of the host's
+    redraw()
+    assert len(drawn) == 12
+    redraw()
+    assert len(drawn) == 12
 
 
 def test_a_network_in_anothers_place_is_drawn_anew(redraw, easel, recipe, drawn):

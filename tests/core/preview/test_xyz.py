@@ -273,7 +273,7 @@ def test_a_grid_is_drawn_again_from_its_png(
 
 
 def test_a_repeated_grid_says_what_has_changed(
-    base: BaseModel, network: Network, tmp_path: Path
+    base: BaseModel, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = render_grid(base, network, XYZRequest(prompt=CAT, settings=FAST, network_name="momo"))
     record = read_grid(written(grid, tmp_path))
@@ -282,6 +282,14 @@ def test_a_repeated_grid_says_what_has_changed(
     assert len(texts) == 2
     assert "tiny" in texts[0]
     assert "momo" in texts[1]
+    monkeypatch.setattr(base, "seeding", replace(base.seeding, title="GPU"))
+    (finding,) = record.findings(base, network)
+    assert "other noise here (GPU) than it did for this grid (CPU)" in finding.text
+    again = render_grid(base, network, record.table)
+    assert read_grid(written(again, tmp_path)).findings(base, network) == ()
+    monkeypatch.setattr(base, "seeding", replace(base.seeding, later=31337))
+    (finding,) = record.findings(base, network)
+    assert "(GPU, ENSD 31337)" in finding.text
 
 
 def test_files_that_are_no_grids_are_refused(
